@@ -1,0 +1,41 @@
+// Package redact holds the string type for secrets that come from the
+// configuration. A value prints as *** wherever printing is automatic (fmt,
+// log/slog, JSON, YAML), so that a secret reaches a log only by somebody
+// writing Reveal.
+package redact
+
+import "log/slog"
+
+const mask = "***"
+
+// String is a secret. The zero value is "no secret".
+type String string
+
+// Reveal returns the secret itself.
+func (s String) Reveal() string { return string(s) }
+
+// IsZero reports whether there is no secret.
+func (s String) IsZero() bool { return s == "" }
+
+// String returns *** or, for the zero value, nothing.
+func (s String) String() string {
+	if s == "" {
+		return ""
+	}
+	return mask
+}
+
+// GoString keeps %#v from printing the secret.
+func (s String) GoString() string { return `redact.String("` + s.String() + `")` }
+
+// LogValue keeps slog from printing the secret.
+func (s String) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText keeps encoders of JSON and YAML from printing the secret.
+func (s String) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText takes the secret from a configuration file.
+func (s *String) UnmarshalText(b []byte) error {
+	*s = String(b)
+	return nil
+}

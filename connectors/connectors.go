@@ -1,0 +1,210 @@
+// Package connectors holds the contracts between the broker and the plug-ins
+// that turn somebody else's proof of identity into an Identity. It knows no
+// vendor, no store, no user and no HTTP request: a connector is a function of
+// values.
+package connectors
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// Identity is what an upstream proved about somebody. No id of Gatehouse's own
+// is in it.
+type Identity struct {
+	// Connector is the id of the configured instance.
+	Connector string
+	// Subject is the upstream's own stable id: never a login name or an e-mail
+	// address, which can be renamed and given to somebody else (security.md UP-4).
+	Subject string
+
+	Username, Name, Email, Picture, Locale string
+	// EmailVerified is true only if the upstream itself said so.
+	EmailVerified bool
+	// Groups are the upstream's own names, unprefixed.
+	Groups []string
+
+	// AuthTime, ACR and AMR describe the proof, where the upstream tells.
+	AuthTime time.Time
+	ACR      string
+	AMR      []string
+
+	// Claims is all that the upstream said, for the connector's allow
+	// expression alone. It is never stored.
+	Claims map[string]any
+	// Session is the upstream's own session (OIDC sid, SAML SessionIndex).
+	Session string
+	// SessionEnds limits our session, where the upstream limits its own.
+	SessionEnds time.Time
+	// Renewal is what the connector needs to vouch again without the person;
+	// opaque to everybody else, kept sealed. Nil: cannot be renewed.
+	Renewal []byte
+}
+
+// Errors that connectors wrap. Whatever else comes out of one is a fault of
+// ours or the upstream's and is shown as such.
+var (
+	// ErrBadCredentials: user name and password do not match, or there is no
+	// such user. The caller cannot tell which, and must not.
+	ErrBadCredentials = errors.New("bad credentials")
+	// ErrNotAllowed: the upstream knows the person and refuses, or a rule of
+	// this connector does.
+	ErrNotAllowed = errors.New("not allowed")
+	// ErrUnavailable: the upstream did not answer. Nothing was checked.
+	ErrUnavailable = errors.New("upstream unavailable")
+	// ErrCancelled: the person turned back at the upstream.
+	ErrCancelled = errors.New("cancelled by the user")
+)
+
+// Refusal is a refusal with a reason that the person may see. Code is one of
+// the message ids below "connector." in templates/locale (for example
+// "password_expired", "must_change_password", "logon_hours", "scope_missing").
+type Refusal struct {
+	Code string
+	// Help is a page of the upstream where the person can mend it; may be "".
+	Help string
+	Err  error // wraps ErrNotAllowed or ErrBadCredentials
+}
+
+// Error returns the reason for the log.
+func (r *Refusal) Error() string { return r.Code + ": " + r.Err.Error() }
+
+// Unwrap returns the error that was wrapped.
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// Connector is one configured upstream. Check asks whether it can be used now.
+type Connector interface {
+	Check(ctx context.Context) error
+}
+
+// RedirectConnector proves identity by sending the browser to the upstream.
+type RedirectConnector interface {
+	Connector
+	// Begin prepares the departure. It must not reach the store.
+	Begin(ctx context.Context, a Attempt) (Departure, error)
+	// Finish takes the Departure's Secret and what came back.
+	Finish(ctx context.Context, a Attempt, secret []byte, r Return) (Identity, error)
+}
+
+// PasswordConnector checks a user name and password. An implementation answers
+// an unknown user and a wrong password alike, in content and in work.
+type PasswordConnector interface {
+	Connector
+	Authenticate(ctx context.Context, username, password string) (Identity, error)
+}
+
+// TokenConnector verifies a token that a workload brings (part E).
+type TokenConnector interface {
+	Connector
+	VerifyToken(ctx context.Context, tokenType, raw string) (Identity, error)
+}
+
+// Renewer vouches again for an identity without the person: the entry still
+// exists, the membership still holds. ErrNotAllowed ends the sessions,
+// ErrUnavailable keeps them for a while.
+type Renewer interface {
+	Renew(ctx context.Context, id Identity) (Identity, error)
+}
+
+// Screener says whether a cross-site POST comes from the upstream, before
+// anything of it is kept (SAML).
+type Screener interface {
+	Screen(ctx context.Context, r Return) error
+}
+
+// LogoutConnector signs out at the upstream too.
+type LogoutConnector interface {
+	BeginLogout(ctx context.Context, id Identity, callbackURL string) (Departure, error)
+	FinishLogout(ctx context.Context, r Return) (upstreamSession string, err error)
+}
+
+// PasswordResetter names the page where people mend a forgotten password.
+type PasswordResetter interface{ ResetURL() string }
+
+// Attempt is one try to sign in at an upstream.
+type Attempt struct {
+	// ID is OAuth's state and SAML's RelayState: 26 characters of [A-Z2-7].
+	ID string
+	// CallbackURL is where the upstream sends the browser back to.
+	CallbackURL string
+	// LoginHint is who the person said to be; may be empty.
+	LoginHint string
+	// ForceAuthn asks the upstream to authenticate afresh (prompt=login).
+	ForceAuthn bool
+}
+
+// Departure sends the browser to the upstream.
+type Departure struct {
+	URL string
+	// Form, when set, is posted to URL by the browser (SAML's POST binding).
+	Form url.Values
+	// Secret is kept sealed in the attempt's cookie and given back to Finish
+	// (PKCE verifier, nonce, request id).
+	Secret []byte
+}
+
+// Return is what the upstream sent back through the browser.
+type Return struct {
+	Method string
+	Params url.Values
+}
+
+// Env is what a connector gets from the broker when it is opened.
+type Env struct {
+	// ID is the instance's id.
+	ID string
+	// HTTP returns an outgoing client with the limits and the address check of
+	// security.md G6. Hosts that the operator wrote into the configuration are
+	// given in trusted; proxy and caFile are the connector's own, or "".
+	HTTP func(proxy, caFile string, trusted ...string) (*http.Client, error)
+	// Dial opens TCP connections under the same rules, for LDAP.
+	Log *slog.Logger
+	Now func() time.Time
+}
+
+// Type is a kind of connector: its name in the configuration and how one is
+// made from its section.
+type Type struct {
+	Name string
+	// Open decodes the section with decode into the type's own Config and
+	// opens it. It does not reach the network.
+	Open func(env Env, decode func(into any) error) (Connector, error)
+	// New returns a pointer to an empty Config, for decoding and validation
+	// without opening.
+	NewConfig func() any
+}
+
+// Define makes a Type of a function that opens a connector from its typed
+// configuration.
+func Define[C any](name string, open func(Env, C) (Connector, error)) Type {
+	return Type{
+		Name: name,
+		Open: func(env Env, decode func(any) error) (Connector, error) {
+			var cfg C
+			if err := decode(&cfg); err != nil {
+				return nil, err
+			}
+			return open(env, cfg)
+		},
+		NewConfig: func() any { return new(C) },
+	}
+}
+
+type clientIPKey struct{}
+
+// WithClientIP returns a context that names the address from which somebody
+// signs in, for connectors that bind accounts to networks.
+func WithClientIP(ctx context.Context, ip netip.Addr) context.Context {
+	return context.WithValue(ctx, clientIPKey{}, ip)
+}
+
+// ClientIP returns the address that WithClientIP named, or the zero Addr.
+func ClientIP(ctx context.Context) netip.Addr {
+	ip, _ := ctx.Value(clientIPKey{}).(netip.Addr)
+	return ip
+}
