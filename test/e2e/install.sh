@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# install.sh core|full: what the end-to-end tests need, by package name; repeatable.
+# A package that cannot be had is an error that names the command: no test is skipped for want of a peer.
+set -euo pipefail
+what=${1:-core}
+cd "$(dirname "$0")/../.."
+
+missing=()
+need() { # COMMAND-OR-FILE PACKAGE...
+  local probe=$1; shift
+  if [[ $probe == /* ]]; then [ -e "$probe" ] && return 0; else PATH=$PATH:/usr/sbin command -v "$probe" >/dev/null 2>&1 && return 0; fi
+  missing+=("$@")
+}
+need redis-server redis-server redis-tools
+need slapd slapd ldap-utils
+need ldapadd ldap-utils
+need openssl openssl
+need curl curl
+need chromium chromium
+need /usr/share/fonts/truetype/wqy/wqy-microhei.ttc fonts-wqy-microhei
+need /usr/lib/apache2/modules/mod_auth_openidc.so apache2-bin libapache2-mod-auth-openidc
+
+if [ ${#missing[@]} -gt 0 ]; then
+  sudo=; [ "$(id -u)" -eq 0 ] || sudo=sudo
+  echo "installing: ${missing[*]}"
+  # Packages must not start daemons of their own.
+  policy=/usr/sbin/policy-rc.d made=
+  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null; $sudo chmod 755 $policy; made=1; }
+  echo "slapd slapd/no_configuration boolean true" | $sudo debconf-set-selections 2>/dev/null || true
+  log=$(mktemp)
+  ok=
+  for attempt in 1 2 3; do
+    if { $sudo apt-get -o DPkg::Lock::Timeout=300 update -qq &&
+         DEBIAN_FRONTEND=noninteractive $sudo -E apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then ok=1; break; fi
+    sleep $((attempt * 3))
+  done
+  [ -z "$made" ] || $sudo rm -f $policy
+  [ -n "$ok" ] || { tail -n 20 "$log" >&2; echo "failed: apt-get install ${missing[*]}" >&2; exit 1; }
+  rm -f "$log"
+fi
+command -v node >/dev/null || { echo "failed: Node.js 20 or newer is needed: apt-get install nodejs npm" >&2; exit 1; }
+
+# Browser driver and the certified relying party, from npm by their lock files.
+mkdir -p .peers
+test/peers/browser/install.sh .peers/browser
+for peer in openid-client; do
+  dir=.peers/$peer
+  mkdir -p "$dir"
+  sum=$(cat test/peers/$peer/package.json test/peers/$peer/package-lock.json | sha256sum | cut -c1-16)
+  if [ ! -f "$dir/node_modules/.done-$sum" ]; then
+    cp test/peers/$peer/package.json test/peers/$peer/package-lock.json "$dir/"
+    (cd "$dir" && npm ci --no-audit --no-fund --loglevel=error) || { echo "failed: npm ci for $peer" >&2; exit 1; }
+    touch "$dir/node_modules/.done-$sum"
+  fi
+done
+echo "end-to-end peers ($what): ready"
