@@ -1,0 +1,249 @@
+package session
+
+import (
+	"sync"
+	"time"
+)
+
+// cache holds what this replica has read. What is in it holds without asking
+// the store as long as the bus is heard; every message about a session removes
+// it. generation keeps a slow read from putting back what was just removed.
+type cache struct {
+	mu       sync.RWMutex
+	gen      uint64
+	sessions map[string]*entry
+	handles  map[string]handle
+	watched  map[string]*watch
+}
+
+type entry struct {
+	mu       sync.Mutex
+	s        Session
+	seen     time.Time // last use, not yet in the store when after written
+	written  time.Time
+	verified time.Time // when the store last said so
+	asked    time.Time // when a recheck was last asked for
+}
+
+type watch struct {
+	ended chan struct{}
+	n     int
+}
+
+// cacheMax bounds sessions and handles; a dropped one costs a read.
+const cacheMax = 10_000
+
+func newCache() *cache {
+	return &cache{sessions: map[string]*entry{}, handles: map[string]handle{}, watched: map[string]*watch{}}
+}
+
+func (c *cache) generation() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.gen
+}
+
+func (c *cache) get(id string) *entry {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.sessions[id]
+}
+
+func (c *cache) handle(id string) (handle, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	h, ok := c.handles[id]
+	return h, ok
+}
+
+// put keeps what was read after gen was taken, unless something was removed
+// since.
+func (c *cache) put(gen uint64, s Session, now time.Time) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := &entry{s: s, seen: s.Seen, written: s.Seen, verified: now}
+	if c.gen != gen {
+		return e
+	}
+	if old := c.sessions[s.ID]; old != nil {
+		old.mu.Lock()
+		if old.seen.After(e.seen) {
+			e.seen = old.seen
+		}
+		e.asked = old.asked
+		old.mu.Unlock()
+	}
+	if len(c.sessions) >= cacheMax {
+		n := 0
+		for id, old := range c.sessions {
+			old.mu.Lock()
+			dirty := old.seen.After(old.written)
+			old.mu.Unlock()
+			if !dirty {
+				delete(c.sessions, id)
+				if n++; n >= cacheMax/10 {
+					break
+				}
+			}
+		}
+		if n == 0 { // every entry waits to be written: drop some all the same
+			for id := range c.sessions {
+				delete(c.sessions, id)
+				if n++; n >= cacheMax/10 {
+					break
+				}
+			}
+		}
+	}
+	c.sessions[s.ID] = e
+	return e
+}
+
+func (c *cache) putHandle(gen uint64, id string, h handle) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gen != gen {
+		return
+	}
+	if len(c.handles) >= cacheMax {
+		n := 0
+		for id := range c.handles {
+			delete(c.handles, id)
+			if n++; n >= cacheMax/10 {
+				break
+			}
+		}
+	}
+	c.handles[id] = h
+}
+
+// forget removes a session so that the next use reads it. With ended, whoever
+// watches it is told.
+func (c *cache) forget(id string, ended bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen++
+	delete(c.sessions, id)
+	if ended {
+		if w := c.watched[id]; w != nil {
+			close(w.ended)
+			delete(c.watched, id)
+		}
+	}
+}
+
+func (c *cache) forgetHandle(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen++
+	delete(c.handles, id)
+}
+
+// forgetUser removes a user's sessions ("" = everybody's) and returns the ids
+// of those that are watched and must be looked at again.
+func (c *cache) forgetUser(userID string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen++
+	for id, e := range c.sessions {
+		if userID == "" || e.s.UserID == userID {
+			delete(c.sessions, id)
+		}
+	}
+	if userID == "" {
+		clear(c.handles)
+	}
+	ids := make([]string, 0, len(c.watched))
+	for id := range c.watched {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func (c *cache) watch(id string) *watch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.watched[id]
+	if w == nil {
+		w = &watch{ended: make(chan struct{})}
+		c.watched[id] = w
+	}
+	w.n++
+	return w
+}
+
+func (c *cache) unwatch(id string, w *watch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.n--; w.n == 0 && c.watched[id] == w {
+		delete(c.watched, id)
+	}
+}
+
+func (c *cache) watchedIDs() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	ids := make([]string, 0, len(c.watched))
+	for id := range c.watched {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func (c *cache) seen(id string) (time.Time, bool) {
+	e := c.get(id)
+	if e == nil {
+		return time.Time{}, false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.seen, true
+}
+
+// dirty returns the uses that are not in the store yet, those at least step old.
+func (c *cache) dirty(step time.Duration) map[string]time.Time {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var out map[string]time.Time
+	for id, e := range c.sessions {
+		e.mu.Lock()
+		if e.seen.Sub(e.written) >= step && e.seen.After(e.written) {
+			if out == nil {
+				out = map[string]time.Time{}
+			}
+			out[id] = e.seen
+			e.written = e.seen
+		}
+		e.mu.Unlock()
+	}
+	return out
+}
+
+// drop removes sessions that ended by time.
+func (c *cache) drop(over func(Session, time.Time) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, e := range c.sessions {
+		e.mu.Lock()
+		gone := over(e.s, e.seen)
+		e.mu.Unlock()
+		if gone {
+			delete(c.sessions, id)
+			if w := c.watched[id]; w != nil {
+				close(w.ended)
+				delete(c.watched, id)
+			}
+		}
+	}
+	for id, h := range c.handles {
+		if over(Session{Expires: h.Expires}, time.Time{}) {
+			delete(c.handles, id)
+		}
+	}
+}
+
+func (c *cache) size() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.sessions)
+}

@@ -1,0 +1,149 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/store"
+)
+
+// Lookup returns the session of the broker's own cookie: ErrNoSession,
+// ErrEnded, or store.ErrUnavailable when nothing can be said. It counts as use.
+func (m *Manager) Lookup(ctx context.Context, h Handle) (Session, error) {
+	return m.LookupHost(ctx, h, "")
+}
+
+// LookupHost is Lookup for the cookie of a gateway host; a handle of another
+// host is none.
+func (m *Manager) LookupHost(ctx context.Context, h Handle, host string) (Session, error) {
+	if len(h) != 52 { // what newHandle makes; anything else never was one of ours
+		return Session{}, ErrNoSession
+	}
+	id := store.HashID(string(h))
+	rec, ok := m.cache.handle(id)
+	if !ok || m.cfg.Bus.Stale() {
+		gen := m.cache.generation()
+		fresh, err := m.handles.Get(ctx, id)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			m.cache.forgetHandle(id)
+			return Session{}, ErrNoSession
+		case err != nil && !ok:
+			return Session{}, err
+		case err == nil:
+			rec = fresh
+			m.cache.putHandle(gen, id, rec)
+		}
+		// err != nil && ok: the store cannot be asked; Get judges by outage_grace.
+	}
+	if rec.Host != host || !m.cfg.Now().Before(rec.Expires) {
+		return Session{}, ErrNoSession
+	}
+	return m.Get(ctx, rec.Session)
+}
+
+// Get returns a live session by its id and counts as use. It is read from
+// memory unless this replica may be missing news.
+func (m *Manager) Get(ctx context.Context, id string) (Session, error) {
+	now := m.cfg.Now()
+	e := m.cache.get(id)
+	if e == nil || m.cfg.Bus.Stale() {
+		fresh, err := m.load(ctx, id)
+		if err != nil {
+			if e == nil || !m.excused(err, e, now) {
+				return Session{}, err
+			}
+		} else {
+			e = fresh
+		}
+	}
+	e.mu.Lock()
+	s := e.s
+	if e.seen.After(s.Seen) {
+		s.Seen = e.seen
+	}
+	if !now.Before(m.until(s)) {
+		e.mu.Unlock()
+		m.cache.forget(id, true)
+		return Session{}, ErrEnded
+	}
+	e.seen = now
+	due := s.Renewal != "" && now.Sub(s.Proved) >= m.cfg.Limits.Recheck && now.Sub(e.asked) >= recheckAgain
+	if due {
+		e.asked = now
+	}
+	e.mu.Unlock()
+	if due {
+		select {
+		case m.recheck <- id:
+		default: // enough is under way; the next use asks again
+			e.mu.Lock()
+			e.asked = time.Time{}
+			e.mu.Unlock()
+		}
+	}
+	s.Seen = now
+	return s, nil
+}
+
+// excused reports whether a session may go on although the store did not answer.
+func (m *Manager) excused(err error, e *entry, now time.Time) bool {
+	if errors.Is(err, ErrEnded) || errors.Is(err, ErrNoSession) || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return now.Sub(e.verified) < *m.cfg.Limits.OutageGrace
+}
+
+// load reads a session and whether its user's epoch still is what it was made
+// under. Many callers for one session are one read.
+func (m *Manager) load(ctx context.Context, id string) (*entry, error) {
+	v, err, _ := m.flight.Do(id, func() (any, error) {
+		gen := m.cache.generation()
+		// The first caller's context must not fail the others.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		s, err := m.sessions.Get(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			m.cache.forget(id, true)
+			return nil, ErrNoSession
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read session: %w", err)
+		}
+		if s.ID != id {
+			return nil, ErrNoSession
+		}
+		if err := m.alive(s); err != nil {
+			m.cache.forget(id, true)
+			return nil, err
+		}
+		epoch, err := m.cfg.Epochs.Epoch(ctx, s.UserID)
+		if errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+			return nil, err
+		}
+		if err != nil || epoch != s.UserEpoch { // unknown, suspended, or another epoch
+			m.cache.forget(id, true)
+			return nil, ErrEnded
+		}
+		return m.cache.put(gen, s, m.cfg.Now()), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*entry), nil
+}
+
+// Watch returns a channel that is closed when the session ends, and how to stop
+// watching. Watch first and look the session up afterwards, so that an end in
+// between is not missed.
+func (m *Manager) Watch(id string) (ended <-chan struct{}, stop func()) {
+	w := m.cache.watch(id)
+	return w.ended, func() { m.cache.unwatch(id, w) }
+}
+
+// Cached returns how many sessions this replica holds in memory.
+func (m *Manager) Cached() int { return m.cache.size() }

@@ -1,0 +1,304 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/remotegpu/gatehouse/broker/store"
+)
+
+// epochs is the part of the user directory that sessions need.
+type epochs interface {
+	Epoch(ctx context.Context, userID string) (uint64, error)
+}
+
+// Renewer asks a connector to vouch again. An error that wraps
+// connectors.ErrNotAllowed ends the sessions; any other is an outage.
+type Renewer interface {
+	Renew(ctx context.Context, r Renewal) (Renewal, error)
+}
+
+// Config is what New needs.
+type Config struct {
+	KV     store.KV
+	Bus    store.Bus
+	Leaser store.Leaser
+	Sealer *store.Sealer
+	Epochs epochs
+	Limits SessionsConfig
+	// RefreshIdle and RefreshMax bound offline and device sessions.
+	RefreshIdle, RefreshMax time.Duration
+	Now                     func() time.Time
+	Log                     *slog.Logger
+	// Ended is told when a session is ended for a reason other than its time; may be nil.
+	Ended func(ctx context.Context, s Session, reason string)
+}
+
+// Manager keeps the sessions. It is safe for concurrent use.
+type Manager struct {
+	cfg      Config
+	sessions *store.Collection[Session]
+	firm     *store.Collection[Session]
+	handles  *store.Collection[handle]
+	tickets  *store.Collection[ticket]
+	renewals *store.Collection[Renewal]
+	renewer  Renewer
+	cache    *cache
+	flight   singleflight.Group
+	recheck  chan string
+}
+
+// handle names the session of a cookie, and the host it is good for: "" is the
+// broker's own.
+type handle struct {
+	Session string    `json:"session"`
+	Host    string    `json:"host,omitempty"`
+	Expires time.Time `json:"expires"`
+}
+
+// New returns a Manager. Set the renewer, then call Run.
+func New(cfg Config) (*Manager, error) {
+	if cfg.KV == nil || cfg.Bus == nil || cfg.Leaser == nil || cfg.Sealer == nil || cfg.Epochs == nil || cfg.Now == nil || cfg.Log == nil {
+		return nil, errors.New("session: the configuration is incomplete")
+	}
+	if cfg.RefreshIdle <= 0 || cfg.RefreshMax <= 0 {
+		return nil, errors.New("session: the limits of offline sessions are needed")
+	}
+	cfg.Limits = cfg.Limits.WithDefaults()
+	if cfg.Ended == nil {
+		cfg.Ended = func(context.Context, Session, string) {}
+	}
+	m := &Manager{cfg: cfg, cache: newCache(), recheck: make(chan string, 64)}
+	sc := store.CollectionConfig[Session]{Kind: "session", Sealer: cfg.Sealer, Now: cfg.Now, Expires: m.storedUntil,
+		Index: func(s Session) map[string]string {
+			ix := map[string]string{"user": s.UserID}
+			if s.Renewal != "" {
+				ix["renewal"] = s.Renewal
+			}
+			return ix
+		}}
+	m.sessions = store.NewCollection(cfg.KV, sc)
+	sc.Firm = true
+	m.firm = store.NewCollection(cfg.KV, sc)
+	m.handles = store.NewCollection(cfg.KV, store.CollectionConfig[handle]{Kind: "handle", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(h handle) time.Time { return h.Expires }})
+	m.tickets = store.NewCollection(cfg.KV, store.CollectionConfig[ticket]{Kind: "ticket", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(t ticket) time.Time { return t.Expires }})
+	m.renewals = store.NewCollection(cfg.KV, store.CollectionConfig[Renewal]{Kind: "renewal", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(r Renewal) time.Time { return r.Expires }})
+	return m, nil
+}
+
+// SetRenewer sets who asks the connectors; call it before Run.
+func (m *Manager) SetRenewer(r Renewer) { m.renewer = r }
+
+// idle is how long a session of this kind may be unused.
+func (m *Manager) idle(k Kind) time.Duration {
+	if k == Browser {
+		return m.cfg.Limits.IdleTTL
+	}
+	return m.cfg.RefreshIdle
+}
+
+// until is when the session ends if it is not used again.
+func (m *Manager) until(s Session) time.Time {
+	at := s.Seen.Add(m.idle(s.Kind))
+	if s.Expires.Before(at) {
+		return s.Expires
+	}
+	return at
+}
+
+// storedUntil keeps the record a little longer than the session, so that a use
+// whose Seen has not been written yet still finds it; an ended one is kept as a
+// tombstone until nobody's cache can hold it.
+func (m *Manager) storedUntil(s Session) time.Time {
+	return m.until(s).Add(2 * seenEvery)
+}
+
+// seenEvery is how often the last use is written.
+const seenEvery = time.Minute
+
+// lifetime returns the absolute end of a session that starts now.
+func (m *Manager) lifetime(s Session, now time.Time) time.Time {
+	max, unrenewable := m.cfg.Limits.MaxTTL, unrenewableBrowser
+	if s.Kind != Browser {
+		max, unrenewable = m.cfg.RefreshMax, unrenewableOffline
+	}
+	if s.Renewal == "" && max > unrenewable {
+		max = unrenewable
+	}
+	end := now.Add(max)
+	if !s.Expires.IsZero() && s.Expires.Before(end) { // the upstream's own limit
+		end = s.Expires
+	}
+	return end
+}
+
+func newID() string { return rand.Text() }
+
+// NewHandle returns 256 random bits as text.
+func newHandle() Handle { return Handle(rand.Text() + rand.Text()) }
+
+// Start begins a browser session, or goes on in the one that this browser has:
+// the same user by the same connector keeps id, grants and sockets under a new
+// handle, with the new proof's groups and times; anybody else's session of this
+// browser ends first (docs/security.md SE-1). s.Expires may carry the
+// upstream's own limit.
+func (m *Manager) Start(ctx context.Context, s Session, previous Handle) (Session, Handle, error) {
+	now := m.cfg.Now()
+	if previous != "" {
+		old, err := m.Lookup(ctx, previous)
+		switch {
+		case err == nil && old.UserID == s.UserID && old.Connector == s.Connector && old.Subject == s.Subject && old.UserEpoch == s.UserEpoch:
+			kept, err := m.proveAgain(ctx, old, s, now)
+			if err == nil {
+				h, err := m.giveHandle(ctx, kept, "")
+				if err != nil {
+					return Session{}, "", err
+				}
+				if err := m.dropHandle(ctx, previous); err != nil {
+					return Session{}, "", err
+				}
+				return kept, h, nil
+			}
+			if !errors.Is(err, ErrEnded) && !errors.Is(err, store.ErrNotFound) {
+				return Session{}, "", err
+			}
+		case err == nil:
+			if err := m.Revoke(ctx, old.ID, "another sign-in"); err != nil {
+				return Session{}, "", err
+			}
+		case errors.Is(err, ErrNoSession) || errors.Is(err, ErrEnded):
+		default:
+			return Session{}, "", err
+		}
+	}
+	s.ID, s.Kind, s.Version, s.Parent = newID(), Browser, 1, ""
+	s.Created, s.Seen = now, now
+	s.Expires = m.lifetime(s, now)
+	if err := m.sessions.Create(ctx, s.ID, s); err != nil {
+		return Session{}, "", fmt.Errorf("start session: %w", err)
+	}
+	h, err := m.giveHandle(ctx, s, "")
+	if err != nil {
+		return Session{}, "", err
+	}
+	return s, h, nil
+}
+
+// proveAgain writes a new proof into a session that goes on.
+func (m *Manager) proveAgain(ctx context.Context, old, fresh Session, now time.Time) (Session, error) {
+	s, err := m.sessions.Update(ctx, old.ID, func(v *Session) error {
+		if !v.Ended.IsZero() {
+			return ErrEnded
+		}
+		v.Groups, v.Proved, v.AuthTime, v.ACR, v.AMR = fresh.Groups, fresh.Proved, fresh.AuthTime, fresh.ACR, fresh.AMR
+		v.Renewal, v.Upstream, v.Username, v.Org = fresh.Renewal, fresh.Upstream, fresh.Username, fresh.Org
+		v.IP, v.Agent, v.Seen = fresh.IP, fresh.Agent, now
+		next := *v
+		next.Expires = fresh.Expires
+		v.Expires = m.lifetime(next, now)
+		v.Version++
+		return nil
+	})
+	if err != nil {
+		return Session{}, err
+	}
+	m.changed(ctx, s.ID)
+	return s, nil
+}
+
+// StartChild begins an offline or device session out of a browser session.
+func (m *Manager) StartChild(ctx context.Context, parent Session, kind Kind) (Session, error) {
+	if kind != Offline && kind != Device {
+		return Session{}, fmt.Errorf("start session: a child cannot be of kind %q", kind)
+	}
+	now := m.cfg.Now()
+	s := parent
+	s.ID, s.Kind, s.Parent, s.Version = newID(), kind, parent.BrowserID(), 1
+	s.Created, s.Seen, s.Expires = now, now, time.Time{}
+	s.Expires = m.lifetime(s, now)
+	if err := m.sessions.Create(ctx, s.ID, s); err != nil {
+		return Session{}, fmt.Errorf("start %s session: %w", kind, err)
+	}
+	return s, nil
+}
+
+func (m *Manager) giveHandle(ctx context.Context, s Session, host string) (Handle, error) {
+	h := newHandle()
+	id := store.HashID(string(h))
+	rec := handle{Session: s.ID, Host: host, Expires: s.Expires}
+	gen := m.cache.generation()
+	if err := m.handles.Create(ctx, id, rec); err != nil {
+		return "", fmt.Errorf("give handle: %w", err)
+	}
+	m.cache.put(gen, s, m.cfg.Now())
+	m.cache.putHandle(gen, id, rec)
+	return h, nil
+}
+
+func (m *Manager) dropHandle(ctx context.Context, h Handle) error {
+	id := store.HashID(string(h))
+	if err := m.handles.Delete(ctx, id); err != nil {
+		return fmt.Errorf("drop handle: %w", err)
+	}
+	m.cache.forgetHandle(id)
+	return m.publish(ctx, message{Handle: id})
+}
+
+// SaveRenewal keeps how a connector vouches again, and returns the id for
+// Session.Renewal.
+func (m *Manager) SaveRenewal(ctx context.Context, r Renewal) (string, error) {
+	r.ID = newID()
+	r.Expires = m.cfg.Now().Add(max(m.cfg.Limits.MaxTTL, m.cfg.RefreshMax))
+	if err := m.renewals.Create(ctx, r.ID, r); err != nil {
+		return "", fmt.Errorf("save renewal: %w", err)
+	}
+	return r.ID, nil
+}
+
+// ByUser returns the live sessions of a user, the most recently used first.
+func (m *Manager) ByUser(ctx context.Context, userID string) ([]Session, error) {
+	epoch, err := m.cfg.Epochs.Epoch(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	var out []Session
+	after := ""
+	for {
+		page, next, err := m.sessions.List(ctx, "user", userID, after, 100)
+		if err != nil {
+			return nil, fmt.Errorf("sessions of a user: %w", err)
+		}
+		for _, s := range page {
+			if s.UserEpoch == epoch && m.alive(s) == nil {
+				if at, ok := m.cache.seen(s.ID); ok && at.After(s.Seen) {
+					s.Seen = at
+				}
+				out = append(out, s)
+			}
+		}
+		if next == "" {
+			break
+		}
+		after = next
+	}
+	slices.SortFunc(out, func(a, b Session) int { return b.Seen.Compare(a.Seen) })
+	return out, nil
+}
+
+// alive says whether the record itself is of a living session.
+func (m *Manager) alive(s Session) error {
+	if !s.Ended.IsZero() {
+		return ErrEnded
+	}
+	if !m.cfg.Now().Before(m.until(s)) {
+		return ErrEnded
+	}
+	return nil
+}
