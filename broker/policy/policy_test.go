@@ -1,0 +1,133 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCompileRefuses(t *testing.T) {
+	for _, c := range []struct {
+		place Place
+		src   string
+		says  string
+	}{
+		{AtRoute, "", "empty"},
+		{AtRoute, "   ", "empty"},
+		{AtRoute, "1 +", "Syntax error"},
+		{AtRoute, "1 + 1", "not to true or false"},
+		{AtRoute, `"a"`, "not to true or false"},
+		{AtRoute, "lease.owner == user.id", "undeclared reference"}, // only on lease routes
+		{AtRoute, "identity.groups.size() > 0", `identity has no "groups" here`},
+		{AtRoute, "nobody.id == 'x'", "undeclared reference"},
+		{AtConnector, "user.id == 'x'", "undeclared reference"},
+		{AtConnector, "identity.grops.size() > 0", `identity has no "grops"`},
+		{AtConnector, `identity["grops"] == 1`, `identity has no "grops"`},
+		{AtClaims, "request.ip == 'x'", "undeclared reference"},
+		{Place("elsewhere"), "true", "no place"},
+		{AtRoute, strings.Repeat("(", 5000), "longer"},
+	} {
+		if _, err := Compile(c.place, Bool, c.src); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("Compile(%s, %q): %v; want an error with %q", c.place, c.src, err, c.says)
+		}
+	}
+}
+
+func TestDecide(t *testing.T) {
+	in := Input{
+		User: &User{ID: "u1", Groups: []string{"gpu-users"}}, Session: &Session{Kind: "browser", Scope: []string{}, AuthTime: time.Now(), Age: time.Minute},
+		Request: &Request{Method: "GET", Path: "/x", Host: "api", Time: time.Now()}, Route: &Route{Name: "api"}, Lease: &Lease{ID: "l", Users: []string{"u1"}},
+		Identity: &Identity{Connector: "local"},
+	}
+	for src, want := range map[string]bool{
+		`"gpu-users" in user.groups || "deployments:write" in session.scope`: true,
+		`"admins" in user.groups`:                     false,
+		`user.id in lease.users`:                      true,
+		`session.age < duration("5m")`:                true,
+		`request.method == "POST"`:                    false,
+		`identity.connector == "local"`:               true,
+		`user.groups.exists(g, g.startsWith("gpu-"))`: true,
+		`true`: true,
+	} {
+		e, err := Compile(AtLease, Bool, src)
+		if err != nil {
+			t.Errorf("Compile(%q): %v", src, err)
+			continue
+		}
+		d, err := e.Decide(t.Context(), in)
+		if err != nil || d.Allowed != want {
+			t.Errorf("%q = %v, %v; want %v", src, d, err, want)
+		}
+	}
+}
+
+// AD-10: what is absent is unset and equals nothing; an evaluation error refuses.
+func TestAbsentIsARefusal(t *testing.T) {
+	for _, src := range []string{`lease.owner == user.id`, `lease.owner != "x"`, `user.email == ""`, `!(user.name == "x")`, `client.id == client.name`} {
+		e, err := Compile(AtLease, Bool, src)
+		if err != nil {
+			t.Fatal(src, err)
+		}
+		for name, in := range map[string]Input{"empty parts": {User: &User{}, Lease: &Lease{}, Client: &Client{}}, "no parts": {}} {
+			if d, err := e.Decide(t.Context(), in); err == nil || d.Allowed {
+				t.Errorf("%q on %s: allowed=%v, err=%v; want an error", src, name, d.Allowed, err)
+			}
+		}
+	}
+}
+
+func TestCostIsBounded(t *testing.T) {
+	e, err := Compile(AtRoute, Bool, `user.groups.all(a, user.groups.all(b, user.groups.all(c, a != "x")))`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := make([]string, 2000)
+	if d, err := e.Decide(t.Context(), Input{User: &User{Groups: many}}); err == nil || d.Allowed {
+		t.Fatalf("eight billion comparisons: %v, %v", d, err)
+	}
+}
+
+func TestReadsRequest(t *testing.T) {
+	for src, want := range map[string]bool{`request.ip == "x"`: true, `user.id == "x"`: false} {
+		e, err := Compile(AtRoute, Bool, src)
+		if err != nil || e.ReadsRequest() != want {
+			t.Errorf("ReadsRequest(%q) = %v, %v", src, e.ReadsRequest(), err)
+		}
+	}
+}
+
+func TestClaimValues(t *testing.T) {
+	e, err := Compile(AtClaims, Any, `{"tenant": user.attributes.tenant, "list": user.groups.map(g, g + "!")}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := e.Value(t.Context(), Input{User: &User{Groups: []string{"a"}, Attributes: map[string]any{"tenant": "acme"}}})
+	m, ok := v.(map[string]any)
+	if err != nil || !ok || m["tenant"] != "acme" || m["list"].([]any)[0] != "a!" {
+		t.Fatalf("%#v, %v", v, err)
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	f.Add(`"a" in user.groups`)
+	f.Add(`lease.owner == user.id`)
+	f.Fuzz(func(t *testing.T, src string) {
+		if e, err := Compile(AtLease, Bool, src); err == nil {
+			_, _ = e.Decide(t.Context(), Input{}) // must not panic or hang
+		}
+	})
+}
+
+func BenchmarkDecide(b *testing.B) {
+	e, err := Compile(AtRoute, Bool, `"gpu-users" in user.groups || "deployments:write" in session.scope`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	in := Input{User: &User{ID: "u", Groups: []string{"a", "gpu-users"}}, Session: &Session{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := e.Decide(b.Context(), in); err != nil || !d.Allowed {
+			b.Fatal(d, err)
+		}
+	}
+}

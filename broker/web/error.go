@@ -1,0 +1,142 @@
+package web
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"net/http"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/store"
+)
+
+// Error is an answer that something went wrong: for a person as a page, for a
+// machine as JSON, with the request's reference in both. It says nothing of the
+// cause that a stranger should not know (docs/security.md G7); that is in Err,
+// for the log.
+type Error struct {
+	Status int
+	// Code is stable and for machines: "policy.denied".
+	Code string
+	// Text is the message id of the headline; Text+".help" is what to do.
+	Text string
+	Args map[string]any
+	// Actions are links offered to the person.
+	Actions []Action
+	Err     error
+	// Header is added to the answer.
+	Header http.Header
+	// JSON is the body for machines; where it is set, everybody gets it.
+	JSON any
+}
+
+// Action is a link on an error page.
+type Action struct {
+	Text string // message id
+	URL  string
+}
+
+// Fail makes an Error.
+func Fail(status int, code, text string, err error) *Error {
+	return &Error{Status: status, Code: code, Text: text, Err: err}
+}
+
+// Error returns the text for the log.
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return e.Code + ": " + e.Err.Error()
+	}
+	return e.Code
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+type errorBody struct {
+	Error   string `json:"error"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Ref     string `json:"ref"`
+}
+
+type errorPage struct {
+	Title, Help, Code, Ref string
+	Time                   time.Time
+	Actions                []Action
+	Support                string
+}
+
+// RenderError writes the one answer for an error. What is no *Error is a fault
+// of ours, or the store's being out of reach.
+func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
+	q := RequestOf(r)
+	var we *Error
+	if !errors.As(err, &we) {
+		if errors.Is(err, store.ErrUnavailable) {
+			we = &Error{Status: http.StatusServiceUnavailable, Code: "store.unavailable", Text: "error.store", Err: err, Header: http.Header{"Retry-After": {"5"}}}
+		} else {
+			we = Fail(http.StatusInternalServerError, "internal", "error.internal", err)
+		}
+	}
+	level := slog.LevelInfo
+	if we.Status >= 500 {
+		level = slog.LevelError
+	}
+	e.cfg.Log.LogAttrs(r.Context(), level, "request failed", slog.String("request_id", q.ID), slog.String("ref", q.Ref()),
+		slog.Int("status", we.Status), slog.String("code", we.Code), slog.String("path", quote(r.URL.Path)), slog.String("err", quote(we.Error())))
+	h := w.Header()
+	maps.Copy(h, we.Header)
+	h.Set("Cache-Control", "no-store")
+	if we.JSON != nil {
+		_ = e.JSON(w, we.Status, we.JSON)
+		return
+	}
+	if !Navigates(r) {
+		_ = e.JSON(w, we.Status, errorBody{Error: machineWord(we.Status), Code: we.Code, Message: e.Text("en", we.Text, we.Args), Ref: q.Ref()})
+		return
+	}
+	data := errorPage{Title: e.Text(q.Locale, we.Text, we.Args), Code: we.Code, Ref: q.Ref(), Time: e.cfg.Now().UTC(), Actions: we.Actions, Support: e.cfg.Support}
+	if e.has(we.Text + ".help") {
+		data.Help = e.Text(q.Locale, we.Text+".help", we.Args)
+	}
+	if err := e.Page(w, r, we.Status, "error", data); err != nil {
+		e.cfg.Log.Error("the error page failed", "err", err)
+		http.Error(w, we.Code+" "+q.Ref(), we.Status)
+	}
+}
+
+func machineWord(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return "unauthorized"
+	case http.StatusForbidden:
+		return "forbidden"
+	case http.StatusNotFound:
+		return "not_found"
+	case http.StatusTooManyRequests:
+		return "too_many_requests"
+	case http.StatusServiceUnavailable:
+		return "unavailable"
+	}
+	if status >= 500 {
+		return "server_error"
+	}
+	return "invalid_request"
+}
+
+// quote bounds and escapes what a stranger wrote before it reaches a log (G8);
+// slog escapes control characters, this cuts and drops what reorders text.
+func quote(s string) string {
+	const most = 256
+	out := make([]rune, 0, min(len(s), most))
+	for _, c := range s {
+		if len(out) == most {
+			break
+		}
+		if c >= 0x202A && c <= 0x202E || c >= 0x2066 && c <= 0x2069 || c == 0x200E || c == 0x200F || c < 0x20 {
+			c = '\uFFFD'
+		}
+		out = append(out, c)
+	}
+	return string(out)
+}

@@ -1,0 +1,121 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/text/language"
+)
+
+// prefsCookie holds a reader's choice of language and theme: "zh-CN.dark".
+const prefsCookie = "gatehouse-prefs"
+
+// loadTexts reads templates/locale/*.json: message id → text with {name} places.
+func loadTexts(files fs.FS) (map[string]map[string]string, error) {
+	names, err := fs.Glob(files, "locale/*.json")
+	if err != nil || len(names) == 0 {
+		return nil, fmt.Errorf("web: no texts in locale/: %w", err)
+	}
+	out := map[string]map[string]string{}
+	for _, name := range names {
+		raw, err := fs.ReadFile(files, name)
+		if err != nil {
+			return nil, fmt.Errorf("web: %w", err)
+		}
+		var m map[string]string
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return nil, fmt.Errorf("web: %s: %w", name, err)
+		}
+		out[strings.TrimSuffix(path.Base(name), ".json")] = m
+	}
+	return out, nil
+}
+
+func (e *Edge) has(id string) bool { _, ok := e.texts["en"][id]; return ok }
+
+// Text returns the text of a message id; English where a locale lacks it, the
+// id itself where nobody has it.
+func (e *Edge) Text(locale, id string, args map[string]any) string {
+	s, ok := e.texts[locale][id]
+	if !ok {
+		if s, ok = e.texts["en"][id]; !ok {
+			return id
+		}
+	}
+	for k, v := range args {
+		s = strings.ReplaceAll(s, "{"+k+"}", fmt.Sprint(v))
+	}
+	return s
+}
+
+// Locales are those that we have texts for, ours first.
+func (e *Edge) Locales() []string { return []string{"en", "zh-CN"} }
+
+var matcher = language.NewMatcher([]language.Tag{language.English, language.SimplifiedChinese})
+
+// PickLocale returns the best locale for a list such as ui_locales or
+// Accept-Language, or "" when none fits.
+func PickLocale(list string) string {
+	tags, _, err := language.ParseAcceptLanguage(strings.ReplaceAll(list, " ", ","))
+	if err != nil || len(tags) == 0 {
+		return ""
+	}
+	_, i, confidence := matcher.Match(tags...)
+	if confidence == language.No {
+		return ""
+	}
+	return []string{"en", "zh-CN"}[i]
+}
+
+// preferences returns the language and theme of a reader: what they chose, else
+// what the browser asks for, else the default.
+func (e *Edge) preferences(r *http.Request) (locale, theme string) {
+	if v, ok := e.Cookie(r, prefsCookie); ok {
+		l, t, _ := strings.Cut(v, ".")
+		if e.texts[l] != nil {
+			locale = l
+		}
+		if t == "light" || t == "dark" {
+			theme = t
+		}
+	}
+	if locale == "" {
+		accept := r.Header.Get("Accept-Language")
+		switch {
+		case accept == "":
+		case len(accept) > 3 && accept[:3] == "en-", accept == "en": // most common: spare the parser
+			locale = "en"
+		case len(accept) < 200:
+			locale = PickLocale(accept)
+		}
+	}
+	if locale == "" {
+		locale = e.cfg.DefaultLocale
+	}
+	return locale, theme
+}
+
+// SetPreferences remembers a reader's choice; an empty one stays as it is,
+// theme "auto" follows the system again.
+func (e *Edge) SetPreferences(w http.ResponseWriter, r *http.Request, locale, theme string) {
+	oldLocale, oldTheme := "", RequestOf(r).Theme
+	if v, ok := e.Cookie(r, prefsCookie); ok {
+		oldLocale, _, _ = strings.Cut(v, ".")
+	}
+	if e.texts[locale] == nil {
+		locale = oldLocale
+	}
+	switch theme {
+	case "light", "dark":
+	case "auto":
+		theme = ""
+	default:
+		theme = oldTheme
+	}
+	e.SetCookie(w, prefsCookie, locale+"."+theme, 180*24*time.Hour)
+}

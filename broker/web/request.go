@@ -1,0 +1,222 @@
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Request is what the edge found out about a request.
+type Request struct {
+	// ID is in the log, in events and in the answer's X-Gatehouse-Request-Id.
+	ID     string
+	IP     netip.Addr
+	HTTPS  bool
+	Host   string // lower case, without port; "" when it is no host name
+	Locale string
+	Theme  string // "", "light" or "dark"
+	Agent  string
+}
+
+// refLetters leave out what is mistaken for something else when read aloud.
+const refLetters = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+// Ref is the ID in a form that a person can read to somebody: GH-XXXX-XXXX.
+func (q *Request) Ref() string {
+	h := fnv.New64a()
+	h.Write([]byte(q.ID))
+	n := h.Sum64()
+	var b [8]byte
+	for i := range b {
+		b[i] = refLetters[n%uint64(len(refLetters))]
+		n /= uint64(len(refLetters))
+	}
+	return "GH-" + string(b[:4]) + "-" + string(b[4:])
+}
+
+type requestKey struct{}
+
+// RequestFrom returns the edge's Request; never nil.
+func RequestFrom(ctx context.Context) *Request {
+	if q, ok := ctx.Value(requestKey{}).(*Request); ok {
+		return q
+	}
+	return &Request{Locale: "en"}
+}
+
+// RequestOf returns the edge's Request of r; never nil.
+func RequestOf(r *http.Request) *Request { return RequestFrom(r.Context()) }
+
+// RequestIDHeader carries Request.ID in answers.
+const RequestIDHeader = "X-Gatehouse-Request-Id"
+
+// Middleware finds out who asks, refuses what no handler may see, and turns a
+// panic into an answer.
+func (e *Edge) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := &Request{ID: rand.Text(), Host: HostName(r.Host), Agent: cutText(r.UserAgent(), 256)}
+		q.IP, q.HTTPS = e.client(r)
+		q.Locale, q.Theme = e.preferences(r)
+		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
+		w.Header().Set(RequestIDHeader, q.ID)
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			e.cfg.Log.Error("panic", "request_id", q.ID, "value", fmt.Sprint(v), "stack", string(debug.Stack()))
+			setBaseHeaders(w.Header(), e.secure)
+			e.RenderError(w, r, Fail(http.StatusInternalServerError, "internal", "error.internal", fmt.Errorf("panic: %v", v)))
+		}()
+		switch r.Method {
+		case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+			"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH":
+		default: // CONNECT and TRACE among them (GW-7)
+			e.RenderError(w, r, Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil))
+			return
+		}
+		if q.Host == "" {
+			e.RenderError(w, r, Fail(http.StatusBadRequest, "request.host", "error.bad_request", nil))
+			return
+		}
+		if r.URL.IsAbs() || r.URL.Host != "" { // absolute-form target (GW-6)
+			e.RenderError(w, r, Fail(http.StatusBadRequest, "request.target", "error.bad_request", nil))
+			return
+		}
+		if exp := r.Header.Get("Expect"); exp != "" && !strings.EqualFold(exp, "100-continue") {
+			e.RenderError(w, r, Fail(http.StatusExpectationFailed, "request.expect", "error.bad_request", nil))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// HostName returns the host of a Host header in lower case without its port, or
+// "" when it is not a host name or IP literal (GW-6: a trailing dot is refused).
+func HostName(hostport string) string {
+	host := hostport
+	if strings.HasPrefix(host, "[") || strings.Count(host, ":") == 1 {
+		h, _, err := net.SplitHostPort(hostport)
+		switch {
+		case err == nil:
+			host = h
+		case strings.HasPrefix(hostport, "[") && strings.HasSuffix(hostport, "]"):
+			host = hostport[1 : len(hostport)-1]
+		default:
+			return ""
+		}
+	}
+	if len(host) == 0 || len(host) > 253 || strings.HasSuffix(host, ".") {
+		return ""
+	}
+	lower := true
+	for i := range len(host) {
+		switch c := host[i]; {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '.', c == '_', c == ':':
+		case c >= 'A' && c <= 'Z':
+			lower = false
+		default:
+			return ""
+		}
+	}
+	if strings.Contains(host, ":") {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return ""
+		}
+	}
+	if !lower {
+		host = strings.ToLower(host)
+	}
+	return host
+}
+
+// Trusted reports whether the peer of the connection is a trusted proxy.
+func (e *Edge) Trusted(r *http.Request) bool {
+	peer, ok := peerOf(r)
+	return ok && e.trusts(peer)
+}
+
+func (e *Edge) trusts(ip netip.Addr) bool {
+	return slices.ContainsFunc(e.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+func peerOf(r *http.Request) (netip.Addr, bool) {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	return ap.Addr().Unmap().WithZone(""), true
+}
+
+// client returns the rightmost hop that is not one of our proxies, and whether
+// the client came by https (SE-9).
+func (e *Edge) client(r *http.Request) (netip.Addr, bool) {
+	peer, ok := peerOf(r)
+	https := r.TLS != nil
+	if !ok || !e.trusts(peer) {
+		return peer, https
+	}
+	if protos := r.Header.Values("X-Forwarded-Proto"); len(protos) == 1 {
+		https = strings.EqualFold(strings.TrimSpace(protos[0]), "https")
+	}
+	var hops []string
+	for _, v := range r.Header.Values("X-Forwarded-For") {
+		hops = append(hops, strings.Split(v, ",")...)
+	}
+	ip := peer
+	for _, hop := range slices.Backward(hops) {
+		next, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			break // whoever wrote that is not to be believed further
+		}
+		ip = next.Unmap().WithZone("")
+		if !e.trusts(ip) {
+			break
+		}
+	}
+	return ip, https
+}
+
+// logRequest writes one line: refusals and faults always, the rest at debug.
+func (e *Edge) logRequest(r *http.Request, name string, code int, took time.Duration) {
+	level := slog.LevelDebug
+	if !e.cfg.Log.Enabled(r.Context(), level) {
+		return
+	}
+	q := RequestOf(r)
+	e.cfg.Log.LogAttrs(r.Context(), level, "request", slog.String("request_id", q.ID), slog.String("handler", name), slog.String("method", r.Method),
+		slog.Int("status", code), slog.Duration("took", took), slog.String("ip", q.IP.String()))
+}
+
+func cutText(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
+	}
+	return strings.ToValidUTF8(s, "")
+}
+
+// ClientNetwork returns the network of an address for throttling: a host that
+// has a whole /64 of IPv6 is one host (docs/security.md LD-9).
+func ClientNetwork(ip netip.Addr) string {
+	bits := 32
+	if ip.Is6() && !ip.Is4In6() {
+		bits = 64
+	}
+	p, err := ip.Unmap().Prefix(bits)
+	if err != nil {
+		return "unknown"
+	}
+	return p.String()
+}
