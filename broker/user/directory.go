@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/store"
@@ -30,7 +31,13 @@ type Directory struct {
 	firm       *store.Collection[User] // the same records, written so that they outlive a power cut
 	identities *store.Collection[identity]
 	onChange   func(userID string)
+	mu         sync.RWMutex
+	gen        uint64
+	profiles   map[string]User // what was read; every change anywhere removes it
 }
+
+// profilesMax bounds the users held in memory.
+const profilesMax = 10_000
 
 // identity says whose an upstream identity is. Its store ID is a hash of
 // connector and subject.
@@ -54,6 +61,7 @@ func New(cfg Config) (*Directory, error) {
 		cfg: cfg, users: store.NewCollection(cfg.KV, users), firm: store.NewCollection(cfg.KV, firm),
 		identities: store.NewCollection(cfg.KV, store.CollectionConfig[identity]{Kind: "identity", Sealer: cfg.Sealer, Now: cfg.Now}),
 		onChange:   func(string) {},
+		profiles:   map[string]User{},
 	}, nil
 }
 
@@ -69,14 +77,14 @@ func (d *Directory) Run(ctx context.Context) error {
 			for msg := range news {
 				var m struct{ ID string }
 				if json.Unmarshal(msg, &m) == nil {
-					d.onChange(m.ID)
+					d.changed(m.ID)
 				}
 			}
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		d.onChange("") // something may have been missed
+		d.changed("") // something may have been missed
 		select {
 		case <-ctx.Done():
 		case <-time.After(250 * time.Millisecond):
@@ -152,6 +160,8 @@ func (d *Directory) Admit(ctx context.Context, id connectors.Identity, a Admissi
 		if err != nil {
 			return User{}, false, fmt.Errorf("admit: %w", err)
 		}
+		d.forget(u.ID)
+		d.tell(ctx, u.ID)
 	}
 	return u, false, nil
 }
@@ -300,16 +310,64 @@ func (d *Directory) change(ctx context.Context, id string, f func(*User)) error 
 	if err != nil {
 		return found(err)
 	}
-	d.onChange(id)
+	d.changed(id)
+	d.tell(ctx, id)
+	return nil
+}
+
+// tell publishes that a user's record has changed.
+func (d *Directory) tell(ctx context.Context, id string) {
 	msg, err := json.Marshal(struct{ ID string }{id})
-	if err != nil {
-		return err
+	if err == nil {
+		err = d.cfg.Bus.Publish(ctx, topic, msg)
 	}
-	if err := d.cfg.Bus.Publish(ctx, topic, msg); err != nil {
+	if err != nil {
 		// The store has it; replicas that cannot hear are stale and ask the store.
 		d.cfg.Log.Warn("user: other replicas were not told of a change", "user", id, "err", err)
 	}
-	return nil
+}
+
+// changed forgets what is held of a user and tells who asked to know.
+func (d *Directory) changed(id string) {
+	d.forget(id)
+	d.onChange(id)
+}
+
+func (d *Directory) forget(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gen++
+	if id == "" {
+		clear(d.profiles)
+	} else {
+		delete(d.profiles, id)
+	}
+}
+
+// Profile is Get from memory while other replicas are heard: for what is shown
+// and put into tokens. Whether the account may be used is Epoch's to say.
+func (d *Directory) Profile(ctx context.Context, id string) (User, error) {
+	stale := d.cfg.Bus.Stale()
+	d.mu.RLock()
+	u, ok := d.profiles[id]
+	gen := d.gen
+	d.mu.RUnlock()
+	if ok && !stale {
+		return u, nil
+	}
+	u, err := d.Get(ctx, id)
+	if err != nil || stale {
+		return u, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.gen == gen {
+		if len(d.profiles) >= profilesMax {
+			clear(d.profiles)
+		}
+		d.profiles[id] = u
+	}
+	return u, nil
 }
 
 func found(err error) error {

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,11 @@ const maxFields = 100
 // The query is not looked at. A parameter that is there twice is refused
 // (RFC 6749 section 3.1).
 func Form(w http.ResponseWriter, r *http.Request, max int64) (url.Values, error) {
+	return FormRepeating(w, r, max)
+}
+
+// FormRepeating is Form with parameters that may be there more than once.
+func FormRepeating(w http.ResponseWriter, r *http.Request, max int64, repeating ...string) (url.Values, error) {
 	ct, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || ct != "application/x-www-form-urlencoded" {
 		return nil, Fail(http.StatusBadRequest, "invalid_request", "error.form_type", fmt.Errorf("content type %q", r.Header.Get("Content-Type")))
@@ -25,12 +31,12 @@ func Form(w http.ResponseWriter, r *http.Request, max int64) (url.Values, error)
 	if err != nil {
 		return nil, Fail(http.StatusBadRequest, "invalid_request", "error.bad_request", err)
 	}
-	return ParseValues(string(raw))
+	return ParseValues(string(raw), repeating...)
 }
 
 // ParseValues parses a query or form body strictly: no duplicates, no bad
 // escapes, not too many.
-func ParseValues(raw string) (url.Values, error) {
+func ParseValues(raw string, repeating ...string) (url.Values, error) {
 	if strings.Count(raw, "&") >= maxFields {
 		return nil, Fail(http.StatusBadRequest, "invalid_request", "error.bad_request", fmt.Errorf("more than %d parameters", maxFields))
 	}
@@ -39,7 +45,7 @@ func ParseValues(raw string) (url.Values, error) {
 		return nil, Fail(http.StatusBadRequest, "invalid_request", "error.bad_request", err)
 	}
 	for k, vs := range v {
-		if len(vs) > 1 {
+		if len(vs) > 1 && !slices.Contains(repeating, k) {
 			return nil, Fail(http.StatusBadRequest, "invalid_request", "error.duplicate_parameter", fmt.Errorf("parameter %q is there %d times", cutText(k, 64), len(vs)))
 		}
 	}

@@ -108,3 +108,16 @@ func (l *Limiter) makeRoom(now time.Time) {
 		}
 	}
 }
+
+// Sub takes one back: what was counted has come to a good end.
+func (l *Limiter) Sub(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, ok := l.m[key]; ok {
+		if c.n--; c.n <= 0 {
+			delete(l.m, key)
+		} else {
+			l.m[key] = c
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package issuer
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/grant"
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+type consentPage struct {
+	Client, ClientURI, Action, Token, As string
+	Scopes                               []consentScope
+	Offline                              bool
+}
+
+type consentScope struct {
+	Name string
+	Text string // in words, from the resource; "" for ours, whose words are a message id
+	ID   string
+}
+
+// Consent is GET and POST /consent/{id}: what a client that is not ours may do.
+// The request waits in the store; the answer is bound to it, to the session and
+// to the person (docs/security.md ISS-12).
+func (is *Issuer) Consent(w http.ResponseWriter, r *http.Request) error {
+	id := strings.TrimPrefix(r.URL.Path, "/consent/")
+	gone := web.Fail(http.StatusNotFound, "consent.gone", "error.consent_gone", nil)
+	s, in, err := is.cfg.SignIn.Current(r)
+	if err != nil {
+		return err
+	}
+	if !in {
+		return gone
+	}
+	p, err := is.cfg.Ledger.GetPending(r.Context(), id, s.UserID, s.ID)
+	if errors.Is(err, grant.ErrNoPending) || err == nil && p.State != "" {
+		return gone
+	}
+	if err != nil {
+		return err
+	}
+	c, ok := is.cfg.Clients.Get(p.ClientID)
+	if !ok {
+		return gone
+	}
+	if r.Method != http.MethodPost {
+		u, err := is.cfg.Users.Profile(r.Context(), s.UserID)
+		if err != nil {
+			return err
+		}
+		as := u.Name
+		if u.Email != "" {
+			as = u.Email
+		}
+		page := consentPage{Client: c.Name(), ClientURI: c.ClientURI, Action: r.URL.Path, Token: is.cfg.Edge.FormToken(s.ID+"/"+id, "consent"), As: as}
+		res, _ := is.cfg.Clients.Resource(p.Audience)
+		for _, sc := range p.Scopes {
+			cs := consentScope{Name: sc}
+			switch {
+			case sc == "offline_access":
+				page.Offline = true
+				continue
+			case sc == "openid", sc == "profile", sc == "email", sc == "groups":
+				cs.ID = "consent.scope." + sc
+			case strings.HasPrefix(sc, "gatehouse:"):
+				cs.ID = "consent.scope.gatehouse"
+			default:
+				words := res.Scopes[sc]
+				if cs.Text = words[web.RequestOf(r).Locale]; cs.Text == "" {
+					cs.Text = words["en"]
+				}
+			}
+			page.Scopes = append(page.Scopes, cs)
+		}
+		return is.cfg.Edge.Page(w, r, http.StatusOK, "consent", page)
+	}
+	form, err := web.Form(w, r, 8<<10)
+	if err != nil {
+		return err
+	}
+	if !is.cfg.Edge.CheckFormToken(s.ID+"/"+id, "consent", form.Get("token")) {
+		return web.Fail(http.StatusForbidden, "request.form_token", "error.form_token", nil)
+	}
+	answer := form.Get("answer")
+	if answer != "allow" && answer != "deny" {
+		return web.Fail(http.StatusBadRequest, errInvalidRequest, "error.bad_request", nil)
+	}
+	if answer == "deny" {
+		if p, err = is.cfg.Ledger.Answer(r.Context(), id, s.UserID, s.ID, "denied"); err != nil {
+			return err
+		}
+		params, err := url.ParseQuery(p.Query)
+		if err != nil {
+			return err
+		}
+		req := &authRequest{client: c, redirectURI: params.Get("redirect_uri"), state: params.Get("state"), hasState: params.Has("state")}
+		if !c.RedirectAllowed(req.redirectURI) {
+			return gone
+		}
+		return is.cfg.Edge.Hop(w, r, is.backURL(req, url.Values{"error": {errAccessDenied}, "error_description": {"The person did not agree."}}))
+	}
+	q := web.RequestOf(r)
+	if err := is.cfg.Events.Record(r.Context(), event.Event{Name: event.ConsentGranted, Actor: s.UserID, Target: c.ClientID, Client: c.ClientID, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID,
+		Details: map[string]string{"scope": strings.Join(p.Scopes, " ")}}); err != nil {
+		return err
+	}
+	if p, err = is.cfg.Ledger.Answer(r.Context(), id, s.UserID, s.ID, "allowed"); err != nil {
+		return err
+	}
+	if err := is.cfg.Ledger.GiveConsent(r.Context(), s.UserID, c.ClientID, p.Scopes); err != nil {
+		return err
+	}
+	return is.cfg.Edge.Hop(w, r, "/oauth2/authorize?"+p.Query+"&"+markParam+"="+is.sealMark(mark{At: p.Created, Consent: id}, p.Query))
+}

@@ -1,0 +1,65 @@
+package issuer
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/remotegpu/gatehouse/broker/grant"
+	"github.com/remotegpu/gatehouse/broker/token"
+)
+
+// Revoke is POST /oauth2/revoke (RFC 7009). Another client's token and one that
+// is unknown change nothing and are answered alike.
+func (is *Issuer) Revoke(w http.ResponseWriter, r *http.Request) error {
+	return is.endpoint(is.revoke)(w, r)
+}
+
+func (is *Issuer) revoke(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		return methodNotAllowed("POST")
+	}
+	form, err := is.form(w, r)
+	if err != nil {
+		return err
+	}
+	client, err := is.authenticate(r, form)
+	if err != nil {
+		return err
+	}
+	raw := form.Get("token")
+	if raw == "" {
+		return oauth(errInvalidRequest, "token is missing.", nil)
+	}
+	id, refresh := is.cfg.Ledger.Family(raw)
+	if !refresh {
+		c, err := is.cfg.Keys.Verify(r.Context(), token.TypeAccess, raw)
+		if err != nil || c.String("client_id") != client.ClientID {
+			return revoked(w)
+		}
+		if id = grantOf(c.String("jti")); id == "" {
+			return oauth(errUnsupportedTokenType, "A token of client_credentials cannot be revoked; it expires soon.", nil)
+		}
+	}
+	g, err := is.cfg.Ledger.Grant(r.Context(), id)
+	if errors.Is(err, grant.ErrInvalidGrant) || err == nil && g.ClientID != client.ClientID {
+		return revoked(w)
+	}
+	if err != nil {
+		return err
+	}
+	if err := is.cfg.Ledger.Revoke(r.Context(), id, "revoked by the client"); err != nil {
+		return err
+	}
+	if g.SessionID != g.SID { // an offline session is its grant's alone
+		if err := is.cfg.Sessions.Revoke(r.Context(), g.SessionID, "revoked by the client"); err != nil {
+			return err
+		}
+	}
+	return revoked(w)
+}
+
+func revoked(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	return nil
+}

@@ -1,0 +1,162 @@
+package issuer
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/grant"
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+// maxTokenBody bounds a request to the token endpoint (docs/security.md G9).
+const maxTokenBody = 64 << 10
+
+type tokenRequest struct {
+	client *grant.Client
+	form   url.Values
+	r      *http.Request
+}
+
+type tokenResponse struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	IDToken      string `json:"id_token,omitempty"`
+	Scope        string `json:"scope,omitempty"`
+}
+
+type grantHandler func(is *Issuer, t tokenRequest) (tokenResponse, error)
+
+// grants are the grant types served; discovery is derived from it.
+func (is *Issuer) grants() map[string]grantHandler {
+	return map[string]grantHandler{
+		grant.AuthorizationCode: (*Issuer).redeemCode,
+		grant.RefreshToken:      (*Issuer).refresh,
+		grant.ClientCredentials: (*Issuer).clientCredentials,
+	}
+}
+
+func (is *Issuer) grantTypes() []string {
+	return []string{grant.AuthorizationCode, grant.RefreshToken, grant.ClientCredentials}
+}
+
+// Token is POST /oauth2/token (RFC 6749 section 3.2). The query is not looked at.
+func (is *Issuer) Token(w http.ResponseWriter, r *http.Request) error {
+	if is.cors(w, r) {
+		return nil
+	}
+	return is.endpoint(is.token)(w, r)
+}
+
+func (is *Issuer) token(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		return methodNotAllowed("POST")
+	}
+	form, err := is.form(w, r)
+	if err != nil {
+		return err
+	}
+	client, err := is.authenticate(r, form)
+	if err != nil {
+		return err
+	}
+	gt := form.Get("grant_type")
+	if gt == "" {
+		return oauth(errInvalidRequest, "grant_type is missing.", nil)
+	}
+	h := is.grants()[gt]
+	if h == nil {
+		return oauth(errUnsupportedGrantType, "This grant type is not supported.", nil)
+	}
+	if !client.HasGrant(gt) {
+		return oauth(errUnauthorizedClient, "This client may not use this grant type.", nil)
+	}
+	resp, err := h(is, tokenRequest{client, form, r})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, resp)
+}
+
+// form reads a form body; resource alone may be there more than once, so that
+// two are answered with RFC 8707's own error.
+func (is *Issuer) form(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	form, err := web.FormRepeating(w, r, maxTokenBody, "resource")
+	if err != nil {
+		return nil, oauth(errInvalidRequest, "The body is not a form (application/x-www-form-urlencoded) with each parameter once.", err)
+	}
+	return form, nil
+}
+
+// authenticate finds out which client asks, by exactly one method, and that the
+// one it registered (RFC 6749 section 2.3, RFC 7591 section 2).
+func (is *Issuer) authenticate(r *http.Request, form url.Values) (*grant.Client, error) {
+	id, secret, method := form.Get("client_id"), form.Get("client_secret"), grant.AuthNone
+	if form.Has("client_assertion") || form.Has("client_assertion_type") {
+		return nil, oauth(errInvalidClient, "Client assertions are not supported.", nil)
+	}
+	if form.Has("client_secret") {
+		method = grant.AuthPost
+	}
+	if auth := r.Header.Values("Authorization"); len(auth) > 0 {
+		if len(auth) > 1 || method == grant.AuthPost {
+			return nil, oauth(errInvalidRequest, "More than one client authentication.", nil)
+		}
+		bid, bsecret, ok := basic(auth[0])
+		if !ok {
+			return nil, oauth(errInvalidClient, "The Authorization header is not HTTP Basic of form-encoded client_id and secret.", nil)
+		}
+		if id != "" && id != bid {
+			return nil, oauth(errInvalidRequest, "client_id in the body is another than in the Authorization header.", nil)
+		}
+		id, secret, method = bid, bsecret, grant.AuthBasic
+	}
+	if id == "" {
+		return nil, oauth(errInvalidClient, "Client authentication is missing.", nil)
+	}
+	c, ok := is.cfg.Clients.Get(id)
+	if method == grant.AuthNone {
+		if !ok || !c.Public() {
+			return nil, oauth(errInvalidClient, "Client authentication failed.", nil)
+		}
+		return c, nil
+	}
+	c, err := is.cfg.Clients.Authenticate(id, secret)
+	if err != nil {
+		return nil, oauth(errInvalidClient, "Client authentication failed.", err)
+	}
+	if !c.Accepts(method) {
+		return nil, oauth(errInvalidClient, "This client authenticates by another method.", nil)
+	}
+	return c, nil
+}
+
+// basic decodes HTTP Basic as RFC 6749 section 2.3.1 wants it: both parts are
+// form-encoded.
+func basic(header string) (id, secret string, ok bool) {
+	scheme, rest, found := strings.Cut(header, " ")
+	if !found || !strings.EqualFold(scheme, "Basic") {
+		return "", "", false
+	}
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(rest))
+	if err != nil {
+		return "", "", false
+	}
+	id, secret, found = strings.Cut(string(raw), ":")
+	if !found {
+		return "", "", false
+	}
+	if id, err = url.QueryUnescape(id); err != nil {
+		return "", "", false
+	}
+	if secret, err = url.QueryUnescape(secret); err != nil {
+		return "", "", false
+	}
+	return id, secret, true
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -1,0 +1,253 @@
+package signin
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/connectors"
+)
+
+// Start says how a sign-in begins and where it ends.
+type Start struct {
+	// ReturnTo is a path of ours, with its query.
+	ReturnTo string
+	// LoginHint fills in the user name.
+	LoginHint string
+	// Connector goes straight to that method, if there is one of that id.
+	Connector string
+	// DomainHint goes straight to the one method that speaks for this domain.
+	DomainHint string
+	// Force wants a fresh proof although there may be a session.
+	Force bool
+	// App names what the person goes on to, as configured.
+	App string
+	// UILocales is the client's wish (OpenID Connect Core section 3.1.2.1).
+	UILocales string
+}
+
+// Start begins a sign-in that comes back to returnTo, a path of ours.
+func (d *Door) Start(w http.ResponseWriter, r *http.Request, returnTo string) error {
+	return d.StartWith(w, r, Start{ReturnTo: returnTo})
+}
+
+// StartWith begins a sign-in: the request is sealed into an attempt's cookie,
+// nothing is stored, and the browser goes to the sign-in page.
+func (d *Door) StartWith(w http.ResponseWriter, r *http.Request, s Start) error {
+	a, err := d.begin(r, s)
+	if err != nil {
+		return err
+	}
+	if err := d.keep(w, r, a); err != nil {
+		return err
+	}
+	to := "/signin?attempt=" + a.ID
+	if m := d.hinted(s); m != nil {
+		to = "/signin/" + m.ID + "?attempt=" + a.ID
+	}
+	d.cfg.Edge.Redirect(w, r, to)
+	return nil
+}
+
+func (d *Door) begin(r *http.Request, s Start) (attempt, error) {
+	if ok, retry := d.limits.attempts.Allow(web.ClientNetwork(web.RequestOf(r).IP)); !ok {
+		return attempt{}, tooMany(retry)
+	}
+	if !strings.HasPrefix(s.ReturnTo, "/") || strings.HasPrefix(s.ReturnTo, "//") || strings.HasPrefix(s.ReturnTo, "/\\") {
+		s.ReturnTo = "/"
+	}
+	a := newAttempt(d.cfg.Now(), s.ReturnTo)
+	a.LoginHint, a.Force, a.App, a.Locales = cut(s.LoginHint, 256), s.Force, s.App, cut(s.UILocales, 64)
+	return a, nil
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}
+
+// hinted returns the method that the client asked for, if it is clear which.
+func (d *Door) hinted(s Start) *Method {
+	if m := d.methods[s.Connector]; m != nil && m.Connector != nil {
+		return m
+	}
+	if s.DomainHint == "" {
+		return nil
+	}
+	var found *Method
+	for i := range d.cfg.Methods {
+		m := &d.cfg.Methods[i]
+		if m.Connector != nil && slices.Contains(m.Domains, strings.ToLower(s.DomainHint)) {
+			if found != nil {
+				return nil
+			}
+			found = m
+		}
+	}
+	return found
+}
+
+type button struct {
+	ID, Name, Type, URL string
+	Last, Down, Later   bool
+	Since               time.Time
+}
+
+type choosePage struct {
+	App, Note string
+	NoteArgs  map[string]any
+	Warn      bool
+	First     *button // the method used last
+	Form      *formPage
+	Methods   []button
+}
+
+// NoteName is the {name} of the note's text.
+func (p choosePage) NoteName() string { s, _ := p.NoteArgs["name"].(string); return s }
+
+// Choose is GET /signin: all methods. ?attempt= names the sign-in under way; an
+// unknown or old one is a fresh page.
+func (d *Door) Choose(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	id := q.Get("attempt")
+	a, ok := d.open(r, id)
+	if ok && a.Done {
+		ok = false
+	}
+	note := ""
+	switch {
+	case ok && !d.fresh(a):
+		a2, err := d.begin(r, Start{ReturnTo: a.ReturnTo, LoginHint: a.LoginHint, App: a.App, Force: a.Force, UILocales: a.Locales})
+		if err != nil {
+			return err
+		}
+		d.drop(w, a.ID)
+		a, note = a2, "signin.stale"
+	case !ok:
+		if _, signedIn, err := d.Current(r); err != nil {
+			return err
+		} else if signedIn && id == "" {
+			d.cfg.Edge.Redirect(w, r, "/")
+			return nil
+		}
+		var err error
+		if a, err = d.begin(r, Start{ReturnTo: "/"}); err != nil {
+			return err
+		}
+		if id != "" {
+			note = "signin.stale"
+		}
+	}
+	return d.choosePage(w, r, http.StatusOK, a, choosePage{Note: note})
+}
+
+// startAgain shows a fresh sign-in page with the old target, where the old
+// attempt is still known. It never leaves for an upstream by itself.
+func (d *Door) startAgain(w http.ResponseWriter, r *http.Request, old attempt, status int, page choosePage) error {
+	a, err := d.begin(r, Start{ReturnTo: old.ReturnTo, LoginHint: old.LoginHint, App: old.App, Force: old.Force, UILocales: old.Locales})
+	if err != nil {
+		return err
+	}
+	if old.ID != "" {
+		d.drop(w, old.ID)
+	}
+	return d.choosePage(w, r, status, a, page)
+}
+
+func (d *Door) choosePage(w http.ResponseWriter, r *http.Request, status int, a attempt, p choosePage) error {
+	if err := d.keep(w, r, a); err != nil {
+		return err
+	}
+	d.clearDeadSession(w, r)
+	p.App = a.App
+	last, _ := d.cfg.Edge.Cookie(r, lastCookie)
+	var passwords []*Method
+	shown := 0
+	for i := range d.cfg.Methods {
+		m := &d.cfg.Methods[i]
+		if m.Hidden {
+			continue
+		}
+		shown++
+		if _, ok := m.Connector.(connectors.PasswordConnector); ok {
+			passwords = append(passwords, m)
+		}
+	}
+	for i := range d.cfg.Methods {
+		m := &d.cfg.Methods[i]
+		if m.Hidden || len(passwords) == 1 && passwords[0] == m {
+			continue
+		}
+		b := button{ID: m.ID, Name: m.Name, Type: m.Type, URL: "/signin/" + m.ID + "?attempt=" + a.ID, Later: m.Connector == nil}
+		if up, since := d.health.state(m.ID); !up && !b.Later {
+			b.Down, b.Since = true, since
+		}
+		if m.ID == last && shown > 1 && !b.Down && !b.Later {
+			b.Last = true
+			p.First = &b
+			continue
+		}
+		p.Methods = append(p.Methods, b)
+	}
+	// What works stands before what does not.
+	slices.SortStableFunc(p.Methods, func(x, y button) int { return rank(x) - rank(y) })
+	if len(passwords) == 1 {
+		f := d.form(passwords[0], a, a.LoginHint)
+		f.Embedded = shown > 1
+		p.Form = &f
+	}
+	if l := web.PickLocale(a.Locales); a.Locales != "" && l != "" {
+		web.RequestOf(r).Locale = l
+	}
+	return d.cfg.Edge.Page(w, r, status, "signin", p)
+}
+
+func rank(b button) int {
+	switch {
+	case b.Later:
+		return 2
+	case b.Down:
+		return 1
+	}
+	return 0
+}
+
+// clearDeadSession removes a cookie that no longer names a session (SE-6).
+func (d *Door) clearDeadSession(w http.ResponseWriter, r *http.Request) {
+	if _, there := d.cfg.Edge.Cookie(r, SessionCookie); !there {
+		if len(d.cfg.Edge.CookieNames(r, SessionCookie)) == 0 {
+			return
+		}
+	}
+	if _, alive, err := d.Current(r); err == nil && !alive {
+		if slices.Contains(d.cfg.Edge.CookieNames(r, SessionCookie), "") {
+			d.cfg.Edge.SetCookie(w, SessionCookie, "", -1)
+		}
+	}
+}
+
+// Resume is GET /resume/{id}: the 200 hop between a form and where it leads.
+func (d *Door) Resume(w http.ResponseWriter, r *http.Request) error {
+	id := strings.TrimPrefix(r.URL.Path, "/resume/")
+	a, ok := d.open(r, id)
+	if !ok || !a.Done {
+		return d.startAgain(w, r, attempt{ReturnTo: a.ReturnTo}, http.StatusOK, choosePage{Note: "signin.stale"})
+	}
+	d.drop(w, id)
+	return d.cfg.Edge.Hop(w, r, a.ReturnTo)
+}
+
+func tooMany(retry time.Duration) error {
+	secs := max(1, int(retry/time.Second))
+	e := web.Fail(http.StatusTooManyRequests, "rate_limited", "error.rate_limited", nil)
+	e.Args = map[string]any{"minutes": (secs + 59) / 60}
+	e.Header = http.Header{"Retry-After": {itoa(secs)}}
+	return e
+}
+
+func pathAttempt(u *url.URL) string { return u.Query().Get("attempt") }

@@ -1,0 +1,142 @@
+package signin
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/connectors"
+)
+
+// health knows which connectors can be used. A connector that is down never
+// stops anything else: it is tried again with growing pauses, and connector.down
+// is raised once.
+type health struct {
+	door *Door
+	mu   sync.Mutex
+	m    map[string]*condition
+}
+
+type condition struct {
+	up     bool
+	known  bool
+	since  time.Time
+	reason string
+}
+
+const (
+	checkTimeout = 15 * time.Second
+	checkUp      = time.Minute
+	checkDownMin = 2 * time.Second
+	checkDownMax = 2 * time.Minute
+)
+
+func (h *health) init(d *Door) {
+	h.door, h.m = d, map[string]*condition{}
+	for id := range d.methods {
+		h.m[id] = &condition{up: true, since: d.cfg.Now()}
+	}
+}
+
+func (h *health) state(id string) (up bool, since time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.m[id]
+	if c == nil {
+		return false, time.Time{}
+	}
+	return c.up, c.since
+}
+
+func (h *health) failed(ctx context.Context, id string, err error) { h.set(ctx, id, err) }
+
+func (h *health) worked(ctx context.Context, id string) { h.set(ctx, id, nil) }
+
+func (h *health) set(ctx context.Context, id string, err error) {
+	h.mu.Lock()
+	c := h.m[id]
+	if c == nil {
+		h.mu.Unlock()
+		return
+	}
+	up := err == nil
+	changed := c.up != up || !c.known && !up
+	c.known = true
+	if changed {
+		c.up, c.since = up, h.door.cfg.Now()
+	}
+	c.reason = ""
+	if err != nil {
+		c.reason = err.Error()
+	}
+	h.mu.Unlock()
+	if !changed {
+		return
+	}
+	name := event.ConnectorDown
+	if up {
+		name = event.ConnectorUp
+	} else {
+		h.door.cfg.Log.Warn("a connector is unavailable; tried again with back-off", "connector", id, "err", err)
+	}
+	if e := h.door.cfg.Events.Record(context.WithoutCancel(ctx), event.Event{Name: name, Connector: id, Target: id}); e != nil {
+		h.door.cfg.Log.Error("an event was not recorded", "event", name, "err", e)
+	}
+}
+
+// run checks every served connector until ctx ends.
+func (h *health) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for id, m := range h.door.methods {
+		if m.Connector != nil {
+			wg.Go(func() { h.watch(ctx, id, m.Connector) })
+		}
+	}
+	wg.Wait()
+}
+
+func (h *health) watch(ctx context.Context, id string, c connectors.Connector) {
+	pause := checkDownMin
+	for {
+		cctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		err := c.Check(cctx)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		h.set(ctx, id, err)
+		wait := checkUp
+		if err != nil {
+			wait = pause
+			pause = min(pause*2, checkDownMax)
+		} else {
+			pause = checkDownMin
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// State is a connector's condition, for operators.
+type State struct {
+	ID, Name, Type string
+	Served, Up     bool
+	Since          time.Time
+	Reason         string // for the log and operators only
+}
+
+// States returns the conditions in the order of the sign-in page.
+func (d *Door) States() []State {
+	d.health.mu.Lock()
+	defer d.health.mu.Unlock()
+	out := make([]State, 0, len(d.cfg.Methods))
+	for _, m := range d.cfg.Methods {
+		c := d.health.m[m.ID]
+		out = append(out, State{ID: m.ID, Name: m.Name, Type: m.Type, Served: m.Connector != nil, Up: c.up && m.Connector != nil, Since: c.since, Reason: c.reason})
+	}
+	return out
+}

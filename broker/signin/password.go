@@ -1,0 +1,161 @@
+package signin
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/connectors"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+type formPage struct {
+	ID, Name, Attempt, Username, App string
+	Problem                          string // message id; "" before the first try
+	Minutes, Left                    int
+	Reset                            string // the page for a forgotten password
+	Back                             bool   // there are other methods
+	Embedded                         bool   // part of the page of all methods
+}
+
+func (d *Door) form(m *Method, a attempt, username string) formPage {
+	p := formPage{ID: m.ID, Name: m.Name, Attempt: a.ID, Username: username, App: a.App, Back: len(d.cfg.Methods) > 1}
+	if rs, ok := m.Connector.(connectors.PasswordResetter); ok {
+		p.Reset = rs.ResetURL()
+	}
+	return p
+}
+
+// maxForm bounds the sign-in form's body, in bytes.
+const maxForm = 16 << 10
+
+// Method is GET and POST /signin/{connector}: the form of a password connector,
+// or the departure to a redirect connector.
+func (d *Door) Method(w http.ResponseWriter, r *http.Request) error {
+	m := d.methods[strings.TrimPrefix(r.URL.Path, "/signin/")]
+	if m == nil {
+		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
+	}
+	if m.Connector == nil {
+		a, _ := d.open(r, pathAttempt(r.URL))
+		return d.startAgain(w, r, a, http.StatusServiceUnavailable, choosePage{Note: "signin.later", NoteArgs: map[string]any{"name": m.Name}, Warn: true})
+	}
+	pc, password := m.Connector.(connectors.PasswordConnector)
+	switch {
+	case r.Method == http.MethodPost && password:
+		return d.password(w, r, m, pc)
+	case r.Method == http.MethodPost:
+		return web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
+	}
+	a, ok := d.open(r, pathAttempt(r.URL))
+	if !ok || a.Done || !d.fresh(a) {
+		if !password {
+			// A bookmarked or stale link never leaves by itself (UP-1).
+			note := ""
+			if pathAttempt(r.URL) != "" {
+				note = "signin.stale"
+			}
+			return d.startAgain(w, r, attempt{ReturnTo: a.ReturnTo, App: a.App, LoginHint: a.LoginHint, Force: a.Force}, http.StatusOK, choosePage{Note: note})
+		}
+		var err error
+		if a, err = d.begin(r, Start{ReturnTo: a.ReturnTo, LoginHint: a.LoginHint, App: a.App, Force: a.Force}); err != nil {
+			return err
+		}
+	}
+	if !password {
+		return d.depart(w, r, m, a)
+	}
+	if err := d.keep(w, r, a); err != nil {
+		return err
+	}
+	d.clearDeadSession(w, r)
+	return d.cfg.Edge.Page(w, r, http.StatusOK, "password", d.form(m, a, a.LoginHint))
+}
+
+// password is the posted form.
+func (d *Door) password(w http.ResponseWriter, r *http.Request, m *Method, pc connectors.PasswordConnector) error {
+	form, err := web.Form(w, r, maxForm)
+	if err != nil {
+		return err
+	}
+	username, password := form.Get("username"), form.Get("password")
+	a, ok := d.open(r, form.Get("attempt"))
+	if !ok || a.Done || !d.fresh(a) {
+		// A form without its cookie may have been put there by somebody else
+		// (login CSRF); one that is old is simply shown again.
+		note := "signin.stale"
+		if len(d.cfg.Edge.CookieNames(r, attemptCookie)) == 0 {
+			note = "signin.cookies"
+		}
+		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: note})
+	}
+	page := d.form(m, a, username)
+	if len(username) > 256 || !utf8.ValidString(username) || strings.TrimSpace(username) == "" || password == "" {
+		page.Problem, page.Username = "password.mismatch", cut(strings.ToValidUTF8(username, ""), 256)
+		return d.refuse(w, r, http.StatusUnauthorized, page)
+	}
+	keys := d.limits.keys(d, r, m.ID, username)
+	if ok, retry := d.limits.check(keys); !ok {
+		page.Problem, page.Minutes = "password.paused", int((retry+time.Minute-1)/time.Minute)
+		w.Header().Set("Retry-After", itoa(max(1, int(retry/time.Second))))
+		return d.refuse(w, r, http.StatusTooManyRequests, page)
+	}
+	ctx := connectors.WithClientIP(r.Context(), web.RequestOf(r).IP)
+	id, err := pc.Authenticate(ctx, username, password)
+	if err != nil {
+		return d.failed(w, r, m, keys, page, err)
+	}
+	d.limits.succeeded(keys)
+	return d.finish(w, r, m, a, id, keys.account)
+}
+
+// failed answers a password that did not lead in. An unknown user and a wrong
+// password are the same to here and from here.
+func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, keys limitKeys, page formPage, err error) error {
+	var refusal *connectors.Refusal
+	switch {
+	case errors.Is(err, connectors.ErrUnavailable):
+		d.cfg.Log.Warn("a connector is unavailable", "connector", m.ID, "err", err)
+		d.health.failed(r.Context(), m.ID, err)
+		page.Problem = "password.unavailable"
+		return d.refuse(w, r, http.StatusServiceUnavailable, page)
+	case errors.As(err, &refusal):
+		// The password was right: what is in the way may be said (LD-7).
+		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": refusal.Code}})
+		page.Problem = "password." + refusal.Code
+		if refusal.Help != "" {
+			page.Reset = refusal.Help
+		}
+		return d.refuse(w, r, http.StatusForbidden, page)
+	case errors.Is(err, connectors.ErrNotAllowed):
+		return d.notAllowed(r, m, "connector", err)
+	case !errors.Is(err, connectors.ErrBadCredentials):
+		return err
+	}
+	locked, left := d.limits.failed(r.Context(), d.cfg.Bus, keys)
+	d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": "credentials"}})
+	if locked {
+		d.note(r, event.Event{Name: event.SigninLockout, Connector: m.ID, Details: map[string]string{"account": keys.account}})
+	}
+	page.Problem, page.Left = "password.mismatch", left
+	return d.refuse(w, r, http.StatusUnauthorized, page)
+}
+
+func (d *Door) refuse(w http.ResponseWriter, r *http.Request, status int, page formPage) error {
+	return d.cfg.Edge.Page(w, r, status, "password", page)
+}
+
+// notAllowed is the page for somebody whom the upstream knows and who may not in.
+func (d *Door) notAllowed(r *http.Request, m *Method, why string, err error) error {
+	d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": why}})
+	e := web.Fail(http.StatusForbidden, "policy.denied", "error.not_allowed", err)
+	e.Args = map[string]any{"name": m.Name}
+	e.Actions = []web.Action{{Text: "error.other_account", URL: "/signin"}}
+	return e
+}

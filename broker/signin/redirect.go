@@ -1,0 +1,106 @@
+package signin
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/connectors"
+)
+
+func (d *Door) upstreamAttempt(m *Method, a attempt) connectors.Attempt {
+	return connectors.Attempt{ID: a.ID, CallbackURL: d.callbackURL(m.ID), LoginHint: a.LoginHint, ForceAuthn: a.Force}
+}
+
+// depart sends the browser to the upstream of a redirect connector.
+func (d *Door) depart(w http.ResponseWriter, r *http.Request, m *Method, a attempt) error {
+	rc, ok := m.Connector.(connectors.RedirectConnector)
+	if !ok {
+		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
+	}
+	dep, err := rc.Begin(r.Context(), d.upstreamAttempt(m, a))
+	if err != nil {
+		return d.upstreamFailed(w, r, m, a, err)
+	}
+	a.Connector, a.Secret = m.ID, dep.Secret
+	if err := d.keep(w, r, a); err != nil {
+		return err
+	}
+	d.cfg.Edge.Redirect(w, r, dep.URL)
+	return nil
+}
+
+// Callback is GET /auth/{connector}/callback. The id that came back, this
+// browser's cookie and the connector in the path must agree; anything else is a
+// fresh start (docs/security.md UP-1, UP-2).
+func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
+	name, ok := strings.CutSuffix(strings.TrimPrefix(r.URL.Path, "/auth/"), "/callback")
+	m := d.methods[name]
+	if !ok || m == nil || m.Connector == nil {
+		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
+	}
+	rc, ok := m.Connector.(connectors.RedirectConnector)
+	if !ok {
+		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
+	}
+	if r.Method != http.MethodGet {
+		e := web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
+		e.Header = http.Header{"Allow": {"GET"}}
+		return e
+	}
+	params, err := web.ParseValues(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	a, ok := d.open(r, params.Get("state"))
+	if !ok || a.Done || a.Connector != m.ID || !d.fresh(a) {
+		if ok && a.Done {
+			a = attempt{}
+		}
+		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.stale"})
+	}
+	used, err := d.consumed(r.Context(), a.ID)
+	if err != nil {
+		return err
+	}
+	if used {
+		return d.startAgain(w, r, attempt{ID: a.ID}, http.StatusOK, choosePage{Note: "signin.stale"})
+	}
+	id, err := rc.Finish(r.Context(), d.upstreamAttempt(m, a), a.Secret, connectors.Return{Method: r.Method, Params: params})
+	if err != nil {
+		return d.upstreamFailed(w, r, m, a, err)
+	}
+	return d.finish(w, r, m, a, id, "")
+}
+
+// upstreamFailed answers a departure or return that came to nothing.
+func (d *Door) upstreamFailed(w http.ResponseWriter, r *http.Request, m *Method, a attempt, err error) error {
+	args := map[string]any{"name": m.Name}
+	var refusal *connectors.Refusal
+	switch {
+	case errors.Is(err, connectors.ErrCancelled):
+		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.cancelled", NoteArgs: args})
+	case errors.As(err, &refusal):
+		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": refusal.Code}})
+		e := web.Fail(http.StatusForbidden, "connector."+refusal.Code, "error.connector."+refusal.Code, err)
+		e.Args = args
+		if refusal.Help != "" {
+			e.Actions = append(e.Actions, web.Action{Text: "error.help_upstream", URL: refusal.Help})
+		}
+		e.Actions = append(e.Actions, web.Action{Text: "error.other_account", URL: "/signin"})
+		return e
+	case errors.Is(err, connectors.ErrNotAllowed):
+		return d.notAllowed(r, m, "connector", err)
+	case errors.Is(err, connectors.ErrUnavailable):
+		d.health.failed(r.Context(), m.ID, err)
+		d.cfg.Log.Warn("a connector is unavailable", "connector", m.ID, "err", err)
+		return d.startAgain(w, r, a, http.StatusServiceUnavailable, choosePage{Note: "signin.unreachable", NoteArgs: args, Warn: true})
+	}
+	e := web.Fail(http.StatusBadGateway, "upstream.answer", "error.upstream", err)
+	e.Args = args
+	e.Actions = []web.Action{{Text: "error.try_again", URL: "/signin"}}
+	d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": "answer"}})
+	return e
+}
