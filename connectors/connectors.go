@@ -20,7 +20,7 @@ type Identity struct {
 	// Connector is the id of the configured instance.
 	Connector string
 	// Subject is the upstream's own stable id: never a login name or an e-mail
-	// address, which can be renamed and given to somebody else (security.md UP-4).
+	// address, which can be renamed and given to somebody else (docs/security.md UP-4).
 	Subject string
 
 	Username, Name, Email, Picture, Locale string

@@ -2,9 +2,9 @@ package issuer
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,22 +34,7 @@ func (is *Issuer) issue(ctx context.Context, i issuance) (tokenResponse, error) 
 	if err != nil {
 		return tokenResponse{}, err
 	}
-	now := is.cfg.Now()
-	extra := is.extraClaims(ctx, i, u, now)
-	profile := is.profile(u, i.session, i.scopes)
-	access := token.Claims{
-		"sub": u.ID, "aud": i.grant.Audience, "iat": now.Unix(), "exp": now.Add(is.cfg.Tokens.AccessTTL).Unix(), "jti": newJTI(i.grant.ID),
-		"client_id": i.client.ClientID, "scope": strings.Join(i.scopes, " "), "auth_time": i.grant.AuthTime.Unix(), "sid": i.session.ID,
-	}
-	for _, c := range []token.Claims{profile, extra} {
-		for k, v := range c {
-			access[k] = v
-		}
-	}
-	for _, k := range []string{"picture", "locale", "updated_at"} {
-		delete(access, k) // for people's pages, not for services
-	}
-	proof(access, i.grant)
+	access, id := is.compose(ctx, i, u)
 	raw, err := is.cfg.Keys.Sign(ctx, token.ES256, token.TypeAccess, access)
 	if err != nil {
 		return tokenResponse{}, err
@@ -58,25 +43,65 @@ func (is *Issuer) issue(ctx context.Context, i issuance) (tokenResponse, error) 
 	if !i.idToken {
 		return resp, nil
 	}
-	// OpenID Connect Core section 2; at_hash: section 3.1.3.6.
-	sum := sha256.Sum256([]byte(raw))
-	id := token.Claims{
-		"sub": u.ID, "aud": i.client.ClientID, "azp": i.client.ClientID, "iat": now.Unix(), "exp": now.Add(is.cfg.Tokens.IDTTL).Unix(),
-		"auth_time": i.grant.AuthTime.Unix(), "sid": i.grant.SID, "at_hash": base64.RawURLEncoding.EncodeToString(sum[:16]),
-	}
-	if i.nonce != "" {
-		id["nonce"] = i.nonce
-	}
-	for _, c := range []token.Claims{profile, extra} {
-		for k, v := range c {
-			id[k] = v
-		}
-	}
-	proof(id, i.grant)
+	sum := sha256.Sum256([]byte(raw)) // OpenID Connect Core section 3.1.3.6
+	id["at_hash"] = base64.RawURLEncoding.EncodeToString(sum[:16])
 	if resp.IDToken, err = is.cfg.Keys.Sign(ctx, idTokenAlg(i.client), token.TypeID, id); err != nil {
 		return tokenResponse{}, err
 	}
 	return resp, nil
+}
+
+// compose makes the claims of the access token (RFC 9068 section 2.2) and of the
+// ID token (OpenID Connect Core section 2).
+func (is *Issuer) compose(ctx context.Context, i issuance, u user.User) (access, id token.Claims) {
+	now := is.cfg.Now()
+	extra := is.extraClaims(ctx, i, u, now)
+	profile := is.profile(u, i.session, i.scopes)
+	access = token.Claims{
+		"sub": u.ID, "aud": i.grant.Audience, "iat": now.Unix(), "exp": now.Add(is.cfg.Tokens.AccessTTL).Unix(), "jti": grant.NewTokenID(i.grant.ID),
+		"client_id": i.client.ClientID, "scope": strings.Join(i.scopes, " "), "auth_time": i.grant.AuthTime.Unix(), "sid": i.session.ID,
+	}
+	maps.Copy(access, profile)
+	maps.Copy(access, extra)
+	for _, k := range []string{"picture", "locale", "updated_at"} {
+		delete(access, k) // for people's pages, not for services
+	}
+	proof(access, i.grant)
+	if !i.idToken {
+		return access, nil
+	}
+	id = token.Claims{
+		"sub": u.ID, "aud": i.client.ClientID, "azp": i.client.ClientID, "iat": now.Unix(), "exp": now.Add(is.cfg.Tokens.IDTTL).Unix(),
+		"auth_time": i.grant.AuthTime.Unix(), "sid": i.grant.SID,
+	}
+	if i.nonce != "" {
+		id["nonce"] = i.nonce
+	}
+	maps.Copy(id, profile)
+	maps.Copy(id, extra)
+	proof(id, i.grant)
+	return access, id
+}
+
+// Preview returns the claims that the tokens of our own command line would
+// carry for this session, unsigned: for people to look at.
+func (is *Issuer) Preview(ctx context.Context, s session.Session) (access, id token.Claims, err error) {
+	c, ok := is.cfg.Clients.Get(grant.CLI)
+	if !ok {
+		return nil, nil, nil
+	}
+	u, err := is.cfg.Users.Profile(ctx, s.UserID)
+	if err != nil {
+		return nil, nil, err
+	}
+	aud, err := is.cfg.Clients.Audience(c, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	g := grant.Grant{ID: "preview", UserID: s.UserID, SessionID: s.ID, SID: s.BrowserID(), ClientID: c.ClientID, Audience: aud, AuthTime: s.AuthTime, ACR: s.ACR, AMR: s.AMR}
+	access, id = is.compose(ctx, issuance{client: c, grant: g, session: s, scopes: []string{"openid", "profile", "email", "groups"}, idToken: true}, u)
+	access["iss"], id["iss"] = is.cfg.Issuer, is.cfg.Issuer
+	return access, id, nil
 }
 
 func proof(c token.Claims, g grant.Grant) {
@@ -144,23 +169,6 @@ func (is *Issuer) extraClaims(ctx context.Context, i issuance, u user.User, now 
 		out[name] = v
 	}
 	return out
-}
-
-// newJTI names a token and, in front, the grant that it belongs to, so that
-// what is revoked can be recognised.
-func newJTI(grantID string) string {
-	var b [9]byte
-	rand.Read(b[:])
-	return grantID + "." + base64.RawURLEncoding.EncodeToString(b[:])
-}
-
-// grantOf is the grant in a jti; "" for a token without one.
-func grantOf(jti string) string {
-	id, _, ok := strings.Cut(jti, ".")
-	if !ok {
-		return ""
-	}
-	return id
 }
 
 func hasScope(c token.Claims, scope string) bool {

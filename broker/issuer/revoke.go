@@ -36,7 +36,7 @@ func (is *Issuer) revoke(w http.ResponseWriter, r *http.Request) error {
 		if err != nil || c.String("client_id") != client.ClientID {
 			return revoked(w)
 		}
-		if id = grantOf(c.String("jti")); id == "" {
+		if id = grant.OfToken(c.String("jti")); id == "" {
 			return oauth(errUnsupportedTokenType, "A token of client_credentials cannot be revoked; it expires soon.", nil)
 		}
 	}

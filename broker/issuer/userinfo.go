@@ -35,7 +35,7 @@ func (is *Issuer) UserInfo(w http.ResponseWriter, r *http.Request) error {
 		e.Header["Www-Authenticate"][0] += `, scope="openid"`
 		return e
 	}
-	if err := is.cfg.Ledger.Alive(r.Context(), grantOf(c.String("jti"))); err != nil {
+	if err := is.cfg.Ledger.Alive(r.Context(), grant.OfToken(c.String("jti"))); err != nil {
 		if errors.Is(err, grant.ErrInvalidGrant) {
 			return bearerError(http.StatusUnauthorized, "invalid_token", "The token was revoked.", err)
 		}

@@ -76,6 +76,7 @@ type Expr struct {
 	source  string
 	program cel.Program
 	names   []string // the variables it reads
+	aging   bool     // it reads session.age, which changes by itself
 }
 
 const (
@@ -129,12 +130,14 @@ func Compile(place Place, kind Kind, source string) (*Expr, error) {
 			s := x.AsSelect()
 			if s.Operand().Kind() == ast.IdentKind {
 				bad = errors.Join(bad, knownField(vars, s.Operand().AsIdent(), s.FieldName()))
+				e.aging = e.aging || s.FieldName() == "age"
 			}
 		case ast.CallKind:
 			// user["id"] is user.id spelt otherwise.
 			if c := x.AsCall(); c.FunctionName() == "_[_]" && len(c.Args()) == 2 && c.Args()[0].Kind() == ast.IdentKind && c.Args()[1].Kind() == ast.LiteralKind {
 				if f, ok := c.Args()[1].AsLiteral().Value().(string); ok {
 					bad = errors.Join(bad, knownField(vars, c.Args()[0].AsIdent(), f))
+					e.aging = e.aging || f == "age"
 				}
 			}
 		}
@@ -172,6 +175,10 @@ func (e *Expr) Source() string { return e.source }
 // ReadsRequest reports whether the expression looks at the request, so that its
 // decision cannot be kept for another one.
 func (e *Expr) ReadsRequest() bool { return slices.Contains(e.names, "request") }
+
+// Keepable reports whether a decision holds for the next request of the same
+// session: the expression looks neither at the request nor at the clock.
+func (e *Expr) Keepable() bool { return !e.ReadsRequest() && !e.aging }
 
 // Decision is what an expression says.
 type Decision struct {

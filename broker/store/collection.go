@@ -178,7 +178,7 @@ func (c *Collection[T]) Put(ctx context.Context, id string, v T) error {
 }
 
 // Delete removes the value; a missing one is no error. One-time values are not
-// deleted but moved to a tombstone (security.md G3).
+// deleted but moved to a tombstone (docs/security.md G3).
 func (c *Collection[T]) Delete(ctx context.Context, id string) error {
 	return wrap("delete", c.cfg.Kind, c.kv.Delete(ctx, Key{c.cfg.Kind, id}))
 }

@@ -19,7 +19,7 @@ import (
 var ErrSealed = errors.New("the value cannot be opened with the secret keys given")
 
 // Sealer encrypts and authenticates values with the deployment's secret keys
-// (security.md ST-1): AES-256-GCM with a random nonce and the key's id in front.
+// (docs/security.md ST-1): AES-256-GCM with a random nonce and the key's id in front.
 // The first key seals, all open. A Sealer is safe for concurrent use.
 type Sealer struct {
 	keys []sealKey

@@ -4,7 +4,7 @@
 // domain packages use: JSON, sealing, expiry by our own clock, and updates by
 // compare-and-set. There are no transactions across keys and there is no
 // "read and delete": a one-time value moves to a tombstone, so that a replay is
-// recognised (security.md G3).
+// recognised (docs/security.md G3).
 package store
 
 import (
@@ -28,7 +28,7 @@ var (
 )
 
 // Key names an item. Kinds are typed name spaces: an item of one kind can never
-// be read as another (security.md G4). The ID of anything that a client holds is
+// be read as another (docs/security.md G4). The ID of anything that a client holds is
 // the SHA-256 of the handle, never the handle.
 type Key struct{ Kind, ID string }
 

@@ -29,7 +29,7 @@ const skew = 5 * time.Second
 func invalid(why string) error { return fmt.Errorf("%w: %s", ErrInvalid, why) }
 
 // Verify checks a token of ours: three parts, our key by its kid, the algorithm
-// of our key record, exactly the wanted typ, our iss, exp (security.md ISS-6,
+// of our key record, exactly the wanted typ, our iss, exp (docs/security.md ISS-6,
 // ISS-7; RFC 8725 section 3). It never looks at a key or URL in the header.
 // Claims that it returns are shared with the cache: do not change them.
 func (k *Keyring) Verify(_ context.Context, typ Type, raw string) (Claims, error) {

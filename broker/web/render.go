@@ -21,6 +21,7 @@ type View struct {
 	Locale string
 	Theme  string
 	Brand  string
+	Base   string // "" on the issuer's host, else its origin: gateway hosts have no files of ours
 	Host   string // of the issuer, for the footer
 	Path   string // of this page, where the language form returns to
 	Name   string // of the template
@@ -53,7 +54,7 @@ func (v View) Asset(name string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("there is no static/%s", name)
 	}
-	return u, nil
+	return v.Base + u, nil
 }
 
 // Time writes a time for people: in the configured zone, with the zone's name.
@@ -120,8 +121,11 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	}
 	q := RequestOf(r)
 	v := View{edge: e, req: q, Locale: q.Locale, Theme: q.Theme, Brand: e.cfg.Brand, Host: e.cfg.Issuer.Host, Path: r.URL.RequestURI(), Name: name, Data: data}
+	csp := pageCSP
 	if q.Host != e.cfg.Issuer.Hostname() {
 		v.Path = "" // a page on a gateway host cannot set the broker's cookie
+		v.Base = e.cfg.Issuer.Scheme + "://" + e.cfg.Issuer.Host
+		csp = strings.NewReplacer("script-src 'self'", "script-src "+v.Base, "style-src 'self'", "style-src "+v.Base, "img-src 'self'", "img-src "+v.Base).Replace(pageCSP)
 	}
 	if s, ok := data.(Signed); ok {
 		v.User = s.SignedInAs()
@@ -135,7 +139,7 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Language", q.Locale)
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", pageCSP)
+	h.Set("Content-Security-Policy", csp)
 	if strings.HasPrefix(r.URL.Path, "/account") || strings.HasPrefix(r.URL.Path, "/admin") {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin") // not on pages that clients open as pop-ups (ISS-17)
 	}

@@ -1,0 +1,163 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/grant"
+	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+// ConsoleCookie names the gateway's cookie, which every host has of its own.
+const ConsoleCookie = "gatehouse-console"
+
+// caller is who asks, and by what.
+type caller struct {
+	session  session.Session // ID "" for a service
+	userID   string
+	kind     string // browser, offline, device, service
+	clientID string
+	scope    []string
+	tokenID  string // jti; "" by cookie
+	expires  time.Time
+	cookie   bool
+}
+
+var errNobody = errors.New("not authenticated")
+
+// authenticate finds the caller by cookie or bearer token. On a lease route the
+// client's own Authorization belongs to the console when a cookie is there.
+func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller, error) {
+	_, hasCookie := g.cfg.Edge.Cookie(r, ConsoleCookie)
+	auth := r.Header["Authorization"]
+	if rt.bearer && len(auth) > 0 && !(rt.Lease && hasCookie) {
+		if len(auth) > 1 {
+			return caller{}, challenge(http.StatusBadRequest, "invalid_request", "More than one Authorization header.", nil)
+		}
+		if scheme, raw, ok := strings.Cut(auth[0], " "); ok && strings.EqualFold(scheme, "Bearer") {
+			return g.byToken(r, rt, strings.TrimSpace(raw))
+		}
+		if !rt.session {
+			return caller{}, errNobody
+		}
+	}
+	if !rt.session || !hasCookie {
+		return caller{}, errNobody
+	}
+	h, _ := g.cfg.Edge.Cookie(r, ConsoleCookie)
+	s, err := g.cfg.Sessions.LookupHost(r.Context(), session.Handle(h), host)
+	if errors.Is(err, session.ErrNoSession) || errors.Is(err, session.ErrEnded) {
+		return caller{}, errNobody
+	}
+	if err != nil {
+		return caller{}, err
+	}
+	return caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}, nil
+}
+
+// byToken takes an access token whose aud is the route's (docs/security.md
+// ISS-6, GW-11).
+func (g *Gateway) byToken(r *http.Request, rt *route, raw string) (caller, error) {
+	c, err := g.cfg.Signer.Verify(r.Context(), token.TypeAccess, raw)
+	if err != nil {
+		return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The token is not valid or has expired.", err)
+	}
+	aud := c.Strings("aud")
+	if rt.Audience == "" || len(aud) != 1 || aud[0] != rt.Audience {
+		return caller{}, challenge(http.StatusForbidden, "invalid_token", "The token is for another audience.", nil)
+	}
+	out := caller{userID: c.String("sub"), clientID: c.String("client_id"), scope: strings.Fields(c.String("scope")), tokenID: c.String("jti"), expires: c.Time("exp"), kind: "service"}
+	for _, need := range rt.Scopes {
+		if !slices.Contains(out.scope, need) {
+			return caller{}, challenge(http.StatusForbidden, "insufficient_scope", "The token lacks a scope.", nil)
+		}
+	}
+	sid := c.String("sid")
+	if sid == "" {
+		if c.String("gatehouse:kind") != "service" || out.userID != out.clientID {
+			return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The token names no session.", nil)
+		}
+		return out, nil
+	}
+	if err := g.cfg.Grants.Alive(r.Context(), grant.OfToken(out.tokenID)); err != nil {
+		if errors.Is(err, grant.ErrInvalidGrant) {
+			return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The token was revoked.", err)
+		}
+		return caller{}, err
+	}
+	s, err := g.cfg.Sessions.Get(r.Context(), sid)
+	switch {
+	case errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded):
+		return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The session has ended.", err)
+	case err != nil:
+		return caller{}, err
+	case s.UserID != out.userID:
+		return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The token is another person's.", nil)
+	}
+	out.session, out.kind = s, string(s.Kind)
+	return out, nil
+}
+
+// challenge is RFC 6750 section 3.
+func challenge(status int, code, text string, err error) *web.Error {
+	e := web.Fail(status, code, "error.api_unauthorized", err)
+	if status == http.StatusForbidden {
+		e.Text = "error.api_forbidden"
+	}
+	e.Args = map[string]any{"detail": text}
+	e.Header = http.Header{"Www-Authenticate": {`Bearer realm="gatehouse", error="` + code + `", error_description="` + text + `"`}}
+	return e
+}
+
+// origin is what the browser calls this host.
+func (g *Gateway) origin(r *http.Request) string {
+	return g.cfg.Issuer.Scheme + "://" + strings.ToLower(r.Host)
+}
+
+// sameSite applies GW-15 to a request that a cookie authenticates: same-origin,
+// a listed origin, or a top-level navigation by GET.
+func (g *Gateway) sameSite(r *http.Request, rt *route) bool {
+	origin := r.Header.Get("Origin")
+	if origin != "" && slices.Contains(rt.CORS.Origins, origin) {
+		return true
+	}
+	site := r.Header.Get("Sec-Fetch-Site")
+	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch site {
+	case "same-origin", "none":
+		return true
+	case "":
+		if origin != "" {
+			return origin == g.origin(r)
+		}
+		return safe
+	}
+	return safe && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+}
+
+// unauthenticated answers who is not signed in: a navigation goes to sign-in, an
+// API call is told (docs/security.md GW, ux F5).
+func (g *Gateway) unauthenticated(w http.ResponseWriter, r *http.Request, rt *route) error {
+	dest := r.Header.Get("Sec-Fetch-Dest")
+	if rt.session && r.Method == http.MethodGet && web.Navigates(r) && (dest == "" || dest == "document") && !isUpgrade(r) {
+		return g.startHandoff(w, r)
+	}
+	e := web.Fail(http.StatusUnauthorized, "session.required", "error.sign_in", errNobody)
+	h := http.Header{"Www-Authenticate": {`Bearer realm="gatehouse"`}}
+	e.Header = h
+	e.Actions = []web.Action{{Text: "error.sign_in_action", URL: g.origin(r) + "/"}}
+	if !web.Navigates(r) {
+		e.JSON = map[string]string{"error": "unauthorized", "code": "session.required", "message": "Sign in first, or send a bearer token for this service.",
+			"login_url": g.cfg.Issuer.String() + "/gateway/start?rd=" + url.QueryEscape(g.origin(r)+"/"), "ref": web.RequestOf(r).Ref()}
+	}
+	return e
+}
+
+func unavailableStore(err error) bool { return errors.Is(err, store.ErrUnavailable) }

@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/policy"
+	"github.com/remotegpu/gatehouse/broker/token"
+)
+
+// jwtTTL is the life of the JWT that an upstream gets; it is made again after
+// four fifths of it.
+const jwtTTL = 5 * time.Minute
+
+// pass is what a caller may and is on a route: the decision, the headers and
+// the JWT, kept until session, lease or token is another.
+type pass struct {
+	allowed  bool
+	reason   string
+	identity identity
+	bearer   string // "Bearer <JWT>", or ""
+	until    time.Time
+}
+
+type passKey struct {
+	route   *route
+	session string
+	version uint64
+	token   string
+	lease   string
+	leased  uint64
+}
+
+type passes struct {
+	mu sync.RWMutex
+	m  map[passKey]*pass
+}
+
+const passesMax = 20_000
+
+// pass decides, or remembers. A decision that depends on the request or the
+// clock is made each time.
+func (g *Gateway) pass(ctx context.Context, rt *route, c caller, l Lease, req *policy.Request) (*pass, error) {
+	key := passKey{route: rt, session: c.session.ID, version: c.session.Version, token: c.tokenID, lease: l.ID, leased: l.version}
+	now := g.cfg.Now()
+	g.passes.mu.RLock()
+	p := g.passes.m[key]
+	g.passes.mu.RUnlock()
+	keepable := rt.allow == nil || rt.allow.Keepable()
+	if p != nil && now.Before(p.until) && keepable {
+		return p, nil
+	}
+	fresh, err := g.decide(ctx, rt, c, l, req, now)
+	if err != nil {
+		return nil, err
+	}
+	if p != nil && now.Before(p.until) && fresh.allowed == p.allowed {
+		return p, nil // the same JWT goes on
+	}
+	if fresh.allowed {
+		if err := g.equip(ctx, fresh, rt, c, l, now); err != nil {
+			return nil, err
+		}
+	}
+	g.passes.mu.Lock()
+	if len(g.passes.m) >= passesMax {
+		for k, old := range g.passes.m {
+			if !now.Before(old.until) {
+				delete(g.passes.m, k)
+			}
+		}
+		if len(g.passes.m) >= passesMax {
+			clear(g.passes.m)
+		}
+	}
+	g.passes.m[key] = fresh
+	g.passes.mu.Unlock()
+	return fresh, nil
+}
+
+func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l Lease, req *policy.Request, now time.Time) (*pass, error) {
+	p := &pass{until: now.Add(jwtTTL * 4 / 5)}
+	if !c.expires.IsZero() && c.expires.Before(p.until) {
+		p.until = c.expires
+	}
+	if rt.allow == nil {
+		p.allowed = !rt.Lease || l.Owner != "" && l.Owner == c.userID || slices.Contains(l.Users, c.userID) && c.userID != "" ||
+			slices.ContainsFunc(l.Groups, func(group string) bool { return slices.Contains(c.session.Groups, group) })
+		p.reason = "owner or invited"
+		return p, nil
+	}
+	in := policy.Input{
+		User: &policy.User{ID: c.userID, Groups: c.session.Groups, Kind: "service"}, Request: req, Route: &policy.Route{Name: rt.Name, Host: rt.Host},
+		Session: &policy.Session{ID: c.session.ID, Kind: c.kind, Connector: c.session.Connector, ACR: c.session.ACR, AMR: c.session.AMR, Scope: c.scope, AuthTime: c.session.AuthTime},
+	}
+	if c.session.ID != "" {
+		u, err := g.cfg.Users.Profile(ctx, c.userID)
+		if err != nil {
+			return nil, err
+		}
+		in.User.Email, in.User.Name, in.User.Username, in.User.Kind = u.Email, u.Name, u.Username, u.Kind
+		in.Session.Age = now.Sub(c.session.AuthTime)
+		in.Identity = &policy.Identity{Connector: c.session.Connector, Org: c.session.Org}
+	}
+	if c.clientID != "" {
+		in.Client = &policy.Client{ID: c.clientID}
+	}
+	if rt.Lease {
+		in.Lease = &policy.Lease{ID: l.ID, Owner: l.Owner, Node: l.Node, Kind: l.Kind, Users: l.Users, Groups: l.Groups}
+	}
+	d, err := rt.allow.Decide(ctx, in)
+	if err != nil { // an error is a refusal (docs/security.md AD-10)
+		g.cfg.Log.Info("a route's rule failed, which refuses", "route", rt.Name, "err", err)
+		return &pass{reason: err.Error(), until: p.until}, nil
+	}
+	p.allowed, p.reason = d.Allowed, d.Reason
+	return p, nil
+}
+
+// equip gives an allowed pass its headers and JWT.
+func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l Lease, now time.Time) error {
+	email, name, kind := "", "", "service"
+	if c.session.ID != "" {
+		u, err := g.cfg.Users.Profile(ctx, c.userID)
+		if err != nil {
+			return err
+		}
+		email, name, kind = u.Email, u.Name, u.Kind
+	}
+	p.identity = newIdentity(c.userID, email, name, c.session.Groups)
+	typ, aud := token.TypeAccess, rt.Audience
+	if rt.Lease {
+		if rt.Identity != "jwt" {
+			return nil
+		}
+		typ, aud = token.TypeGateway, rt.Name+"/"+l.ID
+	}
+	if aud == "" {
+		return nil
+	}
+	exp := now.Add(jwtTTL)
+	claims := token.Claims{"sub": c.userID, "aud": aud, "iat": now.Unix(), "exp": exp.Unix(), "jti": newID(), "client_id": "gatehouse-gateway", "gatehouse:kind": kind}
+	if c.clientID != "" {
+		claims["client_id"] = c.clientID
+	}
+	put := func(k, v string) {
+		if v != "" {
+			claims[k] = v
+		}
+	}
+	put("email", email)
+	put("name", name)
+	if c.session.ID != "" {
+		claims["sid"], claims["auth_time"] = c.session.ID, c.session.AuthTime.Unix()
+		put("gatehouse:connector", c.session.Connector)
+		put("gatehouse:org", c.session.Org)
+		groups := c.session.Groups
+		if groups == nil {
+			groups = []string{}
+		}
+		if !p.identity.truncated {
+			claims["groups"] = groups
+		}
+	}
+	if len(c.scope) > 0 {
+		claims["scope"] = join(c.scope)
+	}
+	raw, err := g.cfg.Signer.Sign(ctx, token.ES256, typ, claims)
+	if err != nil {
+		return err
+	}
+	p.bearer = "Bearer " + raw
+	return nil
+}

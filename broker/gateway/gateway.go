@@ -1,0 +1,199 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+type sessions interface {
+	Get(ctx context.Context, id string) (session.Session, error)
+	LookupHost(ctx context.Context, h session.Handle, host string) (session.Session, error)
+	Watch(id string) (ended <-chan struct{}, stop func())
+	NewTicket(ctx context.Context, sessionID, host, nonce string) (string, error)
+	RedeemTicket(ctx context.Context, ticket, host, nonce string) (session.Session, session.Handle, error)
+}
+
+type signer interface {
+	Sign(ctx context.Context, alg token.Alg, typ token.Type, c token.Claims) (string, error)
+	Verify(ctx context.Context, typ token.Type, raw string) (token.Claims, error)
+}
+
+type users interface {
+	Profile(ctx context.Context, id string) (user.User, error)
+}
+
+type grants interface {
+	Alive(ctx context.Context, grantID string) error
+}
+
+type starter interface {
+	Start(w http.ResponseWriter, r *http.Request, returnTo string) error
+	Current(r *http.Request) (session.Session, bool, error)
+}
+
+// Config is what New needs.
+type Config struct {
+	Edge     *web.Edge
+	Issuer   *url.URL
+	Routes   []Route
+	Consoles ConsolesConfig
+	Sessions sessions
+	Signer   signer
+	Users    users
+	Grants   grants
+	SignIn   starter
+	KV       store.KV
+	Bus      store.Bus
+	Sealer   *store.Sealer
+	Events   *event.Recorder
+	Now      func() time.Time
+	Log      *slog.Logger
+	// Observe is told of every answer; may be nil.
+	Observe func(route string, code int, took time.Duration)
+}
+
+// Gateway forwards requests of the hosts that its routes name.
+type Gateway struct {
+	cfg    Config
+	routes table
+	all    []*route
+	proxy  *proxies
+	leases *leases
+	passes passes
+	active active
+	base   context.Context // ends at shutdown; sockets hang on it
+	stop   context.CancelFunc
+	relays sync.WaitGroup
+}
+
+// New checks and compiles the routes.
+func New(cfg Config) (*Gateway, error) {
+	if cfg.Edge == nil || cfg.Issuer == nil || cfg.Sessions == nil || cfg.Signer == nil || cfg.Users == nil || cfg.Grants == nil || cfg.SignIn == nil || cfg.KV == nil || cfg.Bus == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
+		return nil, errors.New("gateway: the configuration is incomplete")
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(string, int, time.Duration) {}
+	}
+	g := &Gateway{cfg: cfg}
+	for _, r := range cfg.Routes {
+		c, err := compile(r)
+		if err != nil {
+			return nil, err
+		}
+		g.all = append(g.all, c)
+	}
+	g.routes = newTable(g.all)
+	var networks []netip.Prefix
+	for _, n := range cfg.Consoles.Networks {
+		p, err := netip.ParsePrefix(n)
+		if err != nil {
+			return nil, err
+		}
+		networks = append(networks, p)
+	}
+	var err error
+	if g.proxy, err = newProxies(g, networks, cfg.Consoles.CAFile); err != nil {
+		return nil, err
+	}
+	g.leases = newLeases(cfg)
+	g.passes.m = map[passKey]*pass{}
+	g.active.init()
+	g.base, g.stop = context.WithCancel(context.Background())
+	return g, nil
+}
+
+// Owns reports whether requests of this host are the gateway's.
+func (g *Gateway) Owns(host string) bool {
+	rs, _ := g.routes.host(host)
+	return rs != nil
+}
+
+// Hosts lists the hosts of the routes as they are written.
+func (g *Gateway) Hosts() []string {
+	var out []string
+	for _, r := range g.all {
+		if !slices.Contains(out, r.Host) {
+			out = append(out, r.Host)
+		}
+	}
+	return out
+}
+
+// recheckEvery is how often open requests and sockets are looked at again.
+const recheckEvery = 500 * time.Millisecond
+
+// Run ends streams whose session or right has gone, and hears of leases, until
+// ctx ends.
+func (g *Gateway) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { defer close(done); g.leases.listen(ctx) }()
+	tick := time.NewTicker(recheckEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			<-done
+			return nil
+		case <-tick.C:
+			g.active.review(func(a *activity) bool { return g.still(ctx, a) })
+		}
+	}
+}
+
+// still decides again for something that is open: false ends it.
+func (g *Gateway) still(ctx context.Context, a *activity) bool {
+	cctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	c := a.caller
+	if c.session.ID != "" {
+		s, err := g.cfg.Sessions.Get(cctx, c.session.ID)
+		if err != nil {
+			a.end(closeSession)
+			return false
+		}
+		c.session = s
+	} else if !g.cfg.Now().Before(c.expires) { // a token without a session: it ends with itself
+		a.end(closeSession)
+		return false
+	}
+	l := a.lease
+	if a.route.Lease {
+		fresh, err := g.leases.get(cctx, l.ID)
+		if err != nil || !fresh.same(l) || !g.cfg.Now().Before(fresh.Expires) {
+			a.end(closeForbidden)
+			return false
+		}
+		l = fresh
+	}
+	if p, err := g.pass(cctx, a.route, c, l, a.request); err != nil || !p.allowed {
+		a.end(closeForbidden)
+		return false
+	}
+	return true
+}
+
+// Shutdown sends 1001 to open sockets and waits until they are closed or ctx
+// ends. Ordinary requests are the server's to wait for.
+func (g *Gateway) Shutdown(ctx context.Context) {
+	g.stop()
+	done := make(chan struct{})
+	go func() { g.relays.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

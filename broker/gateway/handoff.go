@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+// handoffCookie holds what proves that the browser that comes back with a
+// ticket is the one that left.
+const handoffCookie = "gatehouse-handoff"
+
+const handoffTTL = 10 * time.Minute
+
+// startHandoff sends a navigation to the broker, which comes back with a
+// one-time ticket for this host and this browser.
+func (g *Gateway) startHandoff(w http.ResponseWriter, r *http.Request) error {
+	nonce, ok := g.cfg.Edge.Cookie(r, handoffCookie)
+	if !ok || len(nonce) != 52 {
+		nonce = rand.Text() + rand.Text()
+	}
+	g.cfg.Edge.SetCookie(w, handoffCookie, nonce, handoffTTL)
+	rd := g.origin(r) + r.URL.RequestURI()
+	if len(rd) > 2000 {
+		rd = g.origin(r) + "/"
+	}
+	g.cfg.Edge.Redirect(w, r, g.cfg.Issuer.String()+"/gateway/start?"+url.Values{"rd": {rd}, "browser": {store.HashID(nonce)}}.Encode())
+	return nil
+}
+
+// Start is GET /gateway/start?rd= on the issuer's host: whoever is signed in is
+// sent on to the gateway host with a ticket, anybody else signs in first.
+func (g *Gateway) Start(w http.ResponseWriter, r *http.Request) error {
+	params, err := web.ParseValues(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	rd, ok := web.SafeReturn(params.Get("rd"), g.Owns, g.cfg.Issuer)
+	u, err := url.Parse(rd)
+	if !ok || err != nil || u.Host == "" {
+		return web.Fail(http.StatusBadRequest, "request.return", "error.bad_return", nil)
+	}
+	s, in, err := g.cfg.SignIn.Current(r)
+	if err != nil {
+		return err
+	}
+	if !in {
+		return g.cfg.SignIn.Start(w, r, "/gateway/start?"+r.URL.RawQuery)
+	}
+	browser := params.Get("browser")
+	if browser == "" { // a link from elsewhere: the host itself begins the hand-off
+		g.cfg.Edge.Redirect(w, r, rd)
+		return nil
+	}
+	ticket, err := g.cfg.Sessions.NewTicket(r.Context(), s.ID, web.HostName(u.Host), browser)
+	if err != nil {
+		return err
+	}
+	back := url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/.gatehouse/callback"}
+	back.RawQuery = url.Values{"ticket": {ticket}, "rd": {u.RequestURI()}}.Encode()
+	g.cfg.Edge.Redirect(w, r, back.String())
+	return nil
+}
+
+// callback is GET /.gatehouse/callback on a gateway host: it takes the ticket,
+// once, and sets this host's own cookie.
+func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) error {
+	q := web.RequestOf(r)
+	if !g.Owns(q.Host) {
+		return web.Fail(http.StatusMisdirectedRequest, "route.host", "error.not_found", nil)
+	}
+	if r.Method != http.MethodGet {
+		return web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
+	}
+	params, err := web.ParseValues(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	rd, ok := web.SafeReturn(params.Get("rd"), func(string) bool { return false }, g.cfg.Issuer)
+	if !ok {
+		rd = "/"
+	}
+	again := func(err error) error {
+		e := web.Fail(http.StatusForbidden, "handoff.invalid", "error.handoff", err)
+		e.Actions = []web.Action{{Text: "error.try_again", URL: rd}}
+		return e
+	}
+	nonce, ok := g.cfg.Edge.Cookie(r, handoffCookie)
+	if !ok {
+		return again(errors.New("the browser did not bring the cookie of its departure"))
+	}
+	s, h, err := g.cfg.Sessions.RedeemTicket(r.Context(), params.Get("ticket"), q.Host, store.HashID(nonce))
+	if errors.Is(err, session.ErrTicket) || errors.Is(err, session.ErrEnded) || errors.Is(err, session.ErrNoSession) {
+		return again(err)
+	}
+	if err != nil {
+		return err
+	}
+	if rs, label := g.routes.host(q.Host); len(rs) > 0 && rs[0].Lease {
+		if err := g.cfg.Events.Record(r.Context(), event.Event{Name: event.ConsoleOpened, Actor: s.UserID, Target: label, Connector: s.Connector, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID}); err != nil {
+			return err
+		}
+	}
+	g.cfg.Edge.SetCookie(w, ConsoleCookie, string(h), 0)
+	if !strings.HasPrefix(rd, "/") {
+		rd = "/"
+	}
+	g.cfg.Edge.Redirect(w, r, rd)
+	return nil
+}

@@ -1,0 +1,215 @@
+package gateway
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// forged are the names under which an upstream might believe what a client
+// wrote. They are compared in a normal form, since upstreams fold spellings
+// (docs/security.md GW-2): lower case, every other character a dash.
+var (
+	forged = map[string]bool{
+		"x-real-ip": true, "true-client-ip": true, "cf-connecting-ip": true, "x-client-ip": true, "x-cluster-client-ip": true, "forwarded": true,
+		"x-original-url": true, "x-original-uri": true, "x-rewrite-url": true, "x-http-method-override": true, "x-remote-user": true, "remote-user": true,
+		"proxy-authorization": true, "proxy-connection": true,
+	}
+	forgedPrefixes = []string{"x-gatehouse-", "x-forwarded-", "x-auth-request-", "x-webauth-", "x-accel-"}
+)
+
+// normal maps a header name to its normal form without allocating for names
+// that already have it.
+func normal(name string) string {
+	same := true
+	for i := range len(name) {
+		if c := name[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
+			same = false
+			break
+		}
+	}
+	if same {
+		return name
+	}
+	b := make([]byte, len(name))
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'A' && c <= 'Z':
+			b[i] = c + 'a' - 'A'
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+			b[i] = c
+		default:
+			b[i] = '-'
+		}
+	}
+	return string(b)
+}
+
+// suspicious is a quick look: only names that begin so can be forged ones.
+func suspicious(name string) bool {
+	if name == "" {
+		return true
+	}
+	switch name[0] {
+	case 'X', 'x', 'F', 'f', 'T', 't', 'C', 'c', 'R', 'r', 'P', 'p':
+		return true
+	}
+	return false
+}
+
+func isForged(name string) bool {
+	if !suspicious(name) {
+		return false
+	}
+	n := normal(name)
+	if forged[n] {
+		return true
+	}
+	for _, p := range forgedPrefixes {
+		if strings.HasPrefix(n, p) || n == strings.TrimSuffix(p, "-") {
+			return true
+		}
+	}
+	return false
+}
+
+// cleanRequest removes what the client must not say from an outgoing request,
+// trailers included.
+func cleanRequest(out *http.Request) {
+	for name := range out.Header {
+		if isForged(name) {
+			delete(out.Header, name)
+		}
+	}
+	for name := range out.Trailer {
+		if isForged(name) || strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "Cookie") {
+			delete(out.Trailer, name)
+		}
+	}
+}
+
+// cookieNames of ours; an upstream neither sees nor sets them (GW-10).
+func ownCookie(name string) bool {
+	name = strings.TrimPrefix(name, "__Host-")
+	return name == "gatehouse" || strings.HasPrefix(name, "gatehouse-")
+}
+
+// cleanCookies rebuilds the Cookie header from those that are not ours.
+func cleanCookies(h http.Header) {
+	lines := h["Cookie"]
+	if len(lines) == 0 {
+		return
+	}
+	var keep []string
+	for _, line := range lines {
+		for part := range strings.SplitSeq(line, ";") {
+			part = strings.TrimSpace(part)
+			name, _, _ := strings.Cut(part, "=")
+			if part != "" && !ownCookie(strings.TrimSpace(name)) {
+				keep = append(keep, part)
+			}
+		}
+	}
+	if len(keep) == 0 {
+		delete(h, "Cookie")
+		return
+	}
+	h["Cookie"] = []string{strings.Join(keep, "; ")}
+}
+
+// cleanResponse removes what an upstream must not say in our name.
+func cleanResponse(h http.Header, host string) {
+	for name := range h {
+		switch n := normal(name); {
+		case strings.HasPrefix(n, "x-accel-"), n == "x-sendfile", n == "clear-site-data", strings.HasPrefix(n, "x-gatehouse-"):
+			delete(h, name)
+		}
+	}
+	if sts := h.Get("Strict-Transport-Security"); strings.Contains(strings.ToLower(sts), "includesubdomains") {
+		h.Del("Strict-Transport-Security")
+	}
+	if cs := h["Set-Cookie"]; len(cs) > 0 {
+		keep := cs[:0:0]
+		for _, c := range cs {
+			if allowedSetCookie(c, host) {
+				keep = append(keep, c)
+			}
+		}
+		if len(keep) == 0 {
+			delete(h, "Set-Cookie")
+		} else {
+			h["Set-Cookie"] = keep
+		}
+	}
+}
+
+func allowedSetCookie(line, host string) bool {
+	name, rest, _ := strings.Cut(line, "=")
+	if ownCookie(strings.TrimSpace(name)) {
+		return false
+	}
+	for attr := range strings.SplitSeq(rest, ";") {
+		k, v, _ := strings.Cut(attr, "=")
+		if !strings.EqualFold(strings.TrimSpace(k), "domain") {
+			continue
+		}
+		domain := strings.ToLower(strings.TrimPrefix(strings.TrimSpace(v), "."))
+		if domain != host && !strings.HasSuffix(domain, "."+host) { // above its own host
+			return false
+		}
+	}
+	return true
+}
+
+// maxHeaderValue is the most that one identity header carries (GW-3).
+const maxHeaderValue = 8 << 10
+
+// percent encodes text for a header: unreserved ASCII as it is, everything else
+// as percent-encoded UTF-8.
+func percent(s string) string {
+	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
+}
+
+// identity are the headers that tell an upstream who it is.
+type identity struct {
+	user, email, name, groups string
+	truncated                 bool
+}
+
+func newIdentity(userID, email, name string, groups []string) identity {
+	parts := make([]string, len(groups))
+	for i, g := range groups {
+		parts[i] = percent(g)
+	}
+	id := identity{user: userID, email: percentEmail(email), name: percent(name), groups: strings.Join(parts, ",")}
+	if len(id.groups) > maxHeaderValue {
+		id.groups, id.truncated = "", true
+	}
+	if len(id.name) > maxHeaderValue {
+		id.name = ""
+	}
+	return id
+}
+
+// percentEmail leaves @ readable.
+func percentEmail(s string) string { return strings.ReplaceAll(percent(s), "%40", "@") }
+
+// set writes the headers; a lease upstream is told only the id unless the route
+// says more (GW-11).
+func (id identity) set(h http.Header, all bool) {
+	h["X-Gatehouse-User"] = []string{id.user}
+	if !all {
+		return
+	}
+	if id.email != "" {
+		h["X-Gatehouse-Email"] = []string{id.email}
+	}
+	if id.name != "" {
+		h["X-Gatehouse-Name"] = []string{id.name}
+	}
+	if id.truncated {
+		h["X-Gatehouse-Groups-Truncated"] = []string{"1"}
+	} else {
+		h["X-Gatehouse-Groups"] = []string{id.groups}
+	}
+}

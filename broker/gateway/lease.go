@@ -1,0 +1,150 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/store"
+)
+
+func newID() string { return rand.Text() }
+
+func join(s []string) string { return strings.Join(s, " ") }
+
+// Lease lends a console to somebody until it expires. The platform writes it;
+// the upstream's address comes from here alone (docs/security.md GW-12).
+type Lease struct {
+	ID       string    `json:"id"` // the node's label in the host name
+	Node     string    `json:"node"`
+	Upstream string    `json:"upstream"` // URL
+	Kind     string    `json:"kind,omitempty"`
+	Owner    string    `json:"owner"`            // user id
+	Users    []string  `json:"users,omitempty"`  // invited, by id
+	Groups   []string  `json:"groups,omitempty"` // invited, by group
+	Expires  time.Time `json:"expires"`
+	version  uint64
+}
+
+func (l Lease) same(o Lease) bool {
+	return l.ID == o.ID && l.Upstream == o.Upstream && l.Owner == o.Owner
+}
+
+// ErrNoLease means that nothing is lent under that name.
+var ErrNoLease = errors.New("no such lease")
+
+const leaseTopic = "lease"
+
+type leases struct {
+	cfg  Config
+	c    *store.Collection[Lease]
+	mu   sync.RWMutex
+	gen  uint64
+	held map[string]Lease
+}
+
+const leasesMax = 10_000
+
+func newLeases(cfg Config) *leases {
+	return &leases{cfg: cfg, held: map[string]Lease{}, c: store.NewCollection(cfg.KV, store.CollectionConfig[Lease]{
+		Kind: "lease", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true, Expires: func(l Lease) time.Time { return l.Expires },
+		Index: func(l Lease) map[string]string { return map[string]string{"owner": l.Owner} },
+	})}
+}
+
+func (ls *leases) get(ctx context.Context, id string) (Lease, error) {
+	stale := ls.cfg.Bus.Stale()
+	ls.mu.RLock()
+	l, ok := ls.held[id]
+	gen := ls.gen
+	ls.mu.RUnlock()
+	if ok && !stale {
+		if !ls.cfg.Now().Before(l.Expires) {
+			return Lease{}, ErrNoLease
+		}
+		return l, nil
+	}
+	l, version, err := ls.c.GetVersion(ctx, id)
+	if errors.Is(err, store.ErrNotFound) || err == nil && l.ID != id {
+		return Lease{}, ErrNoLease
+	}
+	if err != nil {
+		return Lease{}, err
+	}
+	l.version = version
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.gen == gen {
+		if len(ls.held) >= leasesMax {
+			clear(ls.held)
+		}
+		ls.held[id] = l
+	}
+	return l, nil
+}
+
+func (ls *leases) forget(id string) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.gen++
+	if id == "" {
+		clear(ls.held)
+	} else {
+		delete(ls.held, id)
+	}
+}
+
+func (ls *leases) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		news, err := ls.cfg.Bus.Subscribe(ctx, leaseTopic)
+		if err == nil {
+			for raw := range news {
+				var m struct{ ID string }
+				if json.Unmarshal(raw, &m) == nil {
+					ls.forget(m.ID)
+				}
+			}
+		}
+		ls.forget("")
+		select {
+		case <-ctx.Done():
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// PutLease lends, or changes what is lent. Open sockets are decided again.
+func (g *Gateway) PutLease(ctx context.Context, l Lease) error {
+	if !validNode(l.ID) {
+		return fmt.Errorf("lease %q: the id is the first label of a host name: a-z, 0-9 and -", l.ID)
+	}
+	u, err := url.Parse(l.Upstream)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("lease %q: upstream is not an http or https URL", l.ID)
+	}
+	if err := g.leases.c.Put(ctx, l.ID, l); err != nil {
+		return err
+	}
+	g.leases.forget(l.ID)
+	js, err := json.Marshal(struct{ ID string }{l.ID})
+	if err == nil {
+		err = g.cfg.Bus.Publish(ctx, leaseTopic, js)
+	}
+	if err != nil {
+		g.cfg.Log.Warn("lease: other replicas were not told of a change", "err", err)
+	}
+	return nil
+}
+
+// Leases returns what is lent to somebody or, by group, to theirs, for the
+// portal.
+func (g *Gateway) Leases(ctx context.Context, userID string) ([]Lease, error) {
+	ls, _, err := g.leases.c.List(ctx, "owner", userID, "", 200)
+	return ls, err
+}

@@ -1,0 +1,196 @@
+// Package gateway forwards authenticated traffic to the API and the GPU node
+// consoles. It never writes users, grants or keys.
+package gateway
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/policy"
+	"github.com/remotegpu/gatehouse/broker/problem"
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+// Route is one entry of `routes`; the first that matches a request has it.
+type Route struct {
+	Name string `yaml:"name"`
+	// Host is exact, or has one label {node} (lease routes) or * in front.
+	Host string `yaml:"host"`
+	// Path is a prefix of whole segments; default /.
+	Path     string `yaml:"path"`
+	Upstream string `yaml:"upstream"`
+	// Audience is the aud of the JWT that the upstream gets, and of the bearer
+	// tokens that the route takes. Without it there is neither.
+	Audience string `yaml:"audience"`
+	// Allow is CEL; absent: everybody who is signed in, on a lease route owner
+	// and invited.
+	Allow *string `yaml:"allow"`
+	// Auth are the ways to authenticate: session, bearer, api_key. Default: session, bearer.
+	Auth []string `yaml:"auth"`
+	// Scopes are those that a bearer token must hold, all of them.
+	Scopes []string `yaml:"scopes"`
+	Lease  bool     `yaml:"lease"`
+	// Identity is what a lease upstream is told besides the user's id:
+	// "", "headers" or "jwt".
+	Identity       string         `yaml:"identity"`
+	RawPath        *bool          `yaml:"raw_path"`
+	StripPath      bool           `yaml:"strip_path"`
+	CORS           CORSConfig     `yaml:"cors"`
+	FrameAncestors []string       `yaml:"frame_ancestors"`
+	Timeouts       TimeoutsConfig `yaml:"timeouts"`
+}
+
+// CORSConfig names the origins whose scripts may use a route with the visitor's
+// cookie.
+type CORSConfig struct {
+	Origins []string `yaml:"origins"`
+}
+
+// TimeoutsConfig bounds waiting for an upstream.
+type TimeoutsConfig struct {
+	Connect        time.Duration `yaml:"connect"`         // default 5s
+	ResponseHeader time.Duration `yaml:"response_header"` // default 60s
+}
+
+// ConsolesConfig says where lease upstreams may be.
+type ConsolesConfig struct {
+	Networks []string `yaml:"networks"`
+	CAFile   string   `yaml:"ca_file"`
+}
+
+// Problems complains about networks that are none.
+func (c ConsolesConfig) Problems() []problem.Problem {
+	var ps []problem.Problem
+	for i, n := range c.Networks {
+		if _, err := netip.ParsePrefix(n); err != nil {
+			ps = append(ps, problem.Problem{Field: fmt.Sprintf("Networks[%d]", i), Rule: "consoles.network", Text: fmt.Sprintf("%q is not a network.", n), Fix: "for example 10.8.0.0/16"})
+		}
+	}
+	return ps
+}
+
+const nodeLabel = "{node}"
+
+// Problems complains about a route that could not serve.
+func (r Route) Problems() []problem.Problem {
+	var ps []problem.Problem
+	add := func(field, rule, text, fix string) {
+		ps = append(ps, problem.Problem{Field: field, Rule: rule, Text: text, Fix: fix})
+	}
+	if r.Name == "" || strings.ContainsAny(r.Name, " \t\n/") {
+		add("Name", "route.name", "A route needs a name without spaces and slashes.", "name: api")
+	}
+	host := strings.Replace(strings.Replace(r.Host, nodeLabel+".", "", 1), "*.", "", 1)
+	switch {
+	case r.Host == "":
+		add("Host", "route.host", "A route needs a host.", "host: api.example.com")
+	case web.HostName(host) != strings.ToLower(host) || strings.Contains(host, ":") || host == "":
+		add("Host", "route.host", fmt.Sprintf("%q is not a host name.", r.Host), "a name without scheme and port; {node} or * may stand for its first label")
+	case r.Lease && !strings.HasPrefix(r.Host, nodeLabel+"."):
+		add("Host", "route.lease_host", "The host of a lease route begins with {node}.", "host: \"{node}.consoles.example.net\"")
+	case !r.Lease && strings.Contains(r.Host, nodeLabel):
+		add("Host", "route.lease_host", "{node} stands in lease routes alone.", "lease: true")
+	}
+	if r.Path != "" && (!strings.HasPrefix(r.Path, "/") || checkPath(r.Path) != nil) {
+		add("Path", "route.path", "A route's path begins with / and is plain.", "path: /v1")
+	}
+	switch {
+	case r.Lease && r.Upstream != "":
+		add("Upstream", "route.upstream", "The upstream of a lease route is in the lease.", "leave upstream out")
+	case !r.Lease:
+		u, err := url.Parse(r.Upstream)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+			add("Upstream", "route.upstream", "A route needs the URL of its upstream, without query and user.", "upstream: http://127.0.0.1:9000")
+		}
+	}
+	place := policy.AtRoute
+	if r.Lease {
+		place = policy.AtLease
+	}
+	if r.Allow != nil {
+		if _, err := policy.Compile(place, policy.Bool, *r.Allow); err != nil {
+			add("Allow", "route.allow", err.Error(), "")
+		}
+	}
+	for i, a := range r.Auth {
+		if !slices.Contains([]string{"session", "bearer", "api_key"}, a) {
+			add(fmt.Sprintf("Auth[%d]", i), "route.auth", fmt.Sprintf("%q is no way to authenticate.", a), "session, bearer, api_key")
+		}
+	}
+	switch r.Identity {
+	case "", "headers":
+	case "jwt":
+	default:
+		add("Identity", "route.identity", fmt.Sprintf("%q is unknown.", r.Identity), "headers or jwt")
+	}
+	if r.Identity != "" && !r.Lease {
+		add("Identity", "route.identity", "identity is for lease routes; the others always tell who it is.", "leave it out")
+	}
+	for i, o := range r.CORS.Origins {
+		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Scheme+"://"+u.Host != o {
+			add(fmt.Sprintf("CORS.Origins[%d]", i), "route.cors", fmt.Sprintf("%q is not an origin.", o), "https://app.example.com")
+		}
+	}
+	if r.Timeouts.Connect < 0 || r.Timeouts.ResponseHeader < 0 {
+		add("Timeouts", "route.timeouts", "A timeout cannot be negative.", "")
+	}
+	return ps
+}
+
+// route is a Route made ready.
+type route struct {
+	Route
+	allow    *policy.Expr
+	upstream *url.URL
+	raw      bool
+	session  bool
+	bearer   bool
+	suffix   string // of a wildcard host: ".consoles.example.net"
+}
+
+func compile(r Route) (*route, error) {
+	if ps := r.Problems(); len(ps) > 0 {
+		return nil, fmt.Errorf("route %q: %w", r.Name, ps[0])
+	}
+	c := &route{Route: r, raw: r.Lease}
+	c.Host = strings.ToLower(r.Host)
+	if c.Path == "" {
+		c.Path = "/"
+	}
+	if r.RawPath != nil {
+		c.raw = *r.RawPath
+	}
+	for _, wild := range []string{nodeLabel, "*"} {
+		if rest, ok := strings.CutPrefix(c.Host, wild); ok {
+			c.suffix = rest
+		}
+	}
+	if !r.Lease {
+		u, err := url.Parse(r.Upstream)
+		if err != nil {
+			return nil, fmt.Errorf("route %q: %w", r.Name, err)
+		}
+		c.upstream = u
+	}
+	if r.Allow != nil {
+		place := policy.AtRoute
+		if r.Lease {
+			place = policy.AtLease
+		}
+		e, err := policy.Compile(place, policy.Bool, *r.Allow)
+		if err != nil {
+			return nil, fmt.Errorf("route %q: %w", r.Name, err)
+		}
+		c.allow = e
+	}
+	auth := r.Auth
+	if len(auth) == 0 {
+		auth = []string{"session", "bearer"}
+	}
+	c.session, c.bearer = slices.Contains(auth, "session"), slices.Contains(auth, "bearer")
+	return c, nil
+}

@@ -1,0 +1,63 @@
+package portal
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/token"
+)
+
+type keyView struct {
+	KID     string    `json:"kid"`
+	Alg     token.Alg `json:"alg"`
+	State   string    `json:"state"`
+	Created time.Time `json:"created"`
+	From    time.Time `json:"from"`
+	Until   time.Time `json:"until,omitzero"`
+}
+
+func (p *Portal) apiKeys(ctx context.Context, _ *caller, _ *http.Request) (any, error) {
+	ks, err := p.keys.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := page[keyView]{Items: make([]keyView, 0, len(ks))}
+	for _, k := range ks {
+		out.Items = append(out.Items, keyView{KID: k.KID, Alg: k.Alg, State: string(k.State), Created: k.Created.UTC(), From: k.From.UTC(), Until: k.Until})
+	}
+	return out, nil
+}
+
+func (p *Portal) apiRotateKey(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	var in struct {
+		Alg token.Alg `json:"alg"`
+	}
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	if in.Alg != token.RS256 && in.Alg != token.ES256 {
+		return nil, badRequest(`alg must be "RS256" or "ES256"`)
+	}
+	if err := p.record(ctx, r, event.Event{Name: event.AdminChanged, Actor: c.actor(), Target: "keys", Details: map[string]string{"action": "rotate", "alg": string(in.Alg)}}); err != nil {
+		return nil, err
+	}
+	if err := p.keys.Rotate(ctx, in.Alg); err != nil {
+		return nil, err
+	}
+	return p.apiKeys(ctx, c, r)
+}
+
+func (p *Portal) apiRevokeKey(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	kid := chi.URLParam(r, "kid")
+	if err := p.record(ctx, r, event.Event{Name: event.AdminChanged, Actor: c.actor(), Target: "keys", Details: map[string]string{"action": "revoke", "kid": kid}}); err != nil {
+		return nil, err
+	}
+	if err := p.keys.Revoke(ctx, kid); err != nil {
+		return nil, err
+	}
+	return p.apiKeys(ctx, c, r)
+}

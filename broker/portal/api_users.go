@@ -1,0 +1,135 @@
+package portal
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/user"
+)
+
+type identityView struct {
+	Connector string    `json:"connector"`
+	Subject   string    `json:"subject"`
+	Username  string    `json:"username,omitempty"`
+	Email     string    `json:"email,omitempty"`
+	Linked    time.Time `json:"linked"`
+	Used      time.Time `json:"last_used"`
+}
+
+type userView struct {
+	ID            string         `json:"id"`
+	Name          string         `json:"name,omitempty"`
+	Username      string         `json:"username,omitempty"`
+	Email         string         `json:"email,omitempty"`
+	EmailVerified bool           `json:"email_verified"`
+	Kind          string         `json:"kind"`
+	Suspended     bool           `json:"suspended"`
+	Created       time.Time      `json:"created"`
+	Updated       time.Time      `json:"updated"`
+	Identities    []identityView `json:"identities"`
+}
+
+func viewUser(u user.User) userView {
+	v := userView{ID: u.ID, Name: u.Name, Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, Kind: u.Kind,
+		Suspended: u.Suspended, Created: u.Created.UTC(), Updated: u.Updated.UTC(), Identities: []identityView{}}
+	for _, l := range u.Identities {
+		v.Identities = append(v.Identities, identityView{Connector: l.Connector, Subject: l.Subject, Username: l.Username, Email: l.Email, Linked: l.Linked.UTC(), Used: l.Used.UTC()})
+	}
+	return v
+}
+
+func (p *Portal) apiMe(ctx context.Context, c *caller, _ *http.Request) (any, error) {
+	u, err := p.users.Get(ctx, c.sess.UserID)
+	if err != nil {
+		return nil, err
+	}
+	groups, roles := c.sess.Groups, c.roles
+	if groups == nil {
+		groups = []string{}
+	}
+	if roles == nil {
+		roles = []Role{}
+	}
+	return struct {
+		userView
+		Session   string   `json:"session"`
+		Connector string   `json:"connector"`
+		Groups    []string `json:"groups"`
+		Roles     []Role   `json:"roles"`
+	}{viewUser(u), c.sess.ID, c.sess.Connector, groups, roles}, nil
+}
+
+func (p *Portal) apiUsers(ctx context.Context, _ *caller, r *http.Request) (any, error) {
+	q := r.URL.Query()
+	limit := 50
+	if s := q.Get("limit"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > 500 {
+			return nil, badRequest("limit must be a number from 1 to 500")
+		}
+		limit = n
+	}
+	out := page[userView]{Items: []userView{}}
+	if s := q.Get("q"); s != "" {
+		found, err := p.users.Find(ctx, s, limit)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range found {
+			out.Items = append(out.Items, viewUser(u))
+		}
+		return out, nil
+	}
+	us, next, err := p.users.List(ctx, q.Get("after"), limit)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range us {
+		out.Items = append(out.Items, viewUser(u))
+	}
+	out.Next = next
+	return out, nil
+}
+
+func (p *Portal) apiUser(ctx context.Context, _ *caller, r *http.Request) (any, error) {
+	u, err := p.users.Get(ctx, chi.URLParam(r, "id"))
+	if err != nil {
+		return nil, err
+	}
+	return viewUser(u), nil
+}
+
+func (p *Portal) apiSuspend(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	id := chi.URLParam(r, "id")
+	if id == c.sess.UserID && id != "" {
+		return nil, badRequest("you cannot suspend yourself; ask another admin")
+	}
+	return p.change(ctx, c, r, event.UserSuspended, p.users.Suspend)
+}
+
+func (p *Portal) apiResume(ctx context.Context, c *caller, r *http.Request) (any, error) {
+	return p.change(ctx, c, r, event.UserResumed, p.users.Resume)
+}
+
+func (p *Portal) change(ctx context.Context, c *caller, r *http.Request, name event.Name, do func(context.Context, string) error) (any, error) {
+	id := chi.URLParam(r, "id")
+	if _, err := p.users.Get(ctx, id); err != nil {
+		return nil, err
+	}
+	if err := p.record(ctx, r, event.Event{Name: name, Actor: c.actor(), Target: id}); err != nil {
+		return nil, err
+	}
+	if err := do(ctx, id); err != nil {
+		return nil, err
+	}
+	u, err := p.users.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return viewUser(u), nil
+}

@@ -1,0 +1,319 @@
+package portal
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+// person is what every page of a signed-in person has.
+type person struct {
+	Name  string
+	Token string // of the page's forms
+}
+
+// SignedInAs makes the layout show the navigation.
+func (p person) SignedInAs() string { return p.Name }
+
+func (p *Portal) person(s session.Session, u user.User) person {
+	name := u.Name
+	if name == "" {
+		name = u.Username
+	}
+	if name == "" {
+		name = u.ID
+	}
+	return person{Name: name, Token: p.edge.FormToken(s.ID, "portal")}
+}
+
+// maxForm bounds a form of the portal, in bytes.
+const maxForm = 16 << 10
+
+// form reads a posted form and checks its token.
+func (p *Portal) form(w http.ResponseWriter, r *http.Request, s session.Session) (map[string]string, error) {
+	f, err := web.Form(w, r, maxForm)
+	if err != nil {
+		return nil, err
+	}
+	if !p.edge.CheckFormToken(s.ID, "portal", f.Get("token")) {
+		return nil, web.Fail(http.StatusForbidden, "request.form_token", "error.form_token", nil)
+	}
+	out := map[string]string{}
+	for k := range f {
+		out[k] = f.Get(k)
+	}
+	return out, nil
+}
+
+type homePage struct {
+	person
+	Apps []App
+}
+
+// Home is GET /: the apps and consoles that this person may open.
+func (p *Portal) Home(w http.ResponseWriter, r *http.Request) error {
+	s, u, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	apps, err := p.apps(r, s, u)
+	if err != nil {
+		return err
+	}
+	return p.edge.Page(w, r, http.StatusOK, "home", homePage{p.person(s, u), apps})
+}
+
+type accountPage struct {
+	person
+	User      user.User
+	Session   session.Session
+	Connector string
+	Roles     []Role
+}
+
+// Account is GET /account: who I am, and who says so.
+func (p *Portal) Account(w http.ResponseWriter, r *http.Request) error {
+	s, u, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	return p.edge.Page(w, r, http.StatusOK, "account", accountPage{p.person(s, u), u, s, p.connectorName(s.Connector), p.roles.Of(s)})
+}
+
+func (p *Portal) connectorName(id string) string {
+	for _, c := range p.connectors() {
+		if c.ID == id {
+			return c.Name
+		}
+	}
+	return id
+}
+
+type sessionsPage struct {
+	person
+	Sessions []sessionRow
+	Others   bool
+}
+
+type sessionRow struct {
+	ID, Device, IP, Connector string
+	Kind                      session.Kind
+	Started, Seen             time.Time
+	Current                   bool
+}
+
+// Sessions is GET /account/sessions: the current one first.
+func (p *Portal) Sessions(w http.ResponseWriter, r *http.Request) error {
+	s, u, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	all, err := p.sessions.ByUser(r.Context(), s.UserID)
+	if err != nil {
+		return err
+	}
+	page := sessionsPage{person: p.person(s, u), Others: len(all) > 1}
+	for _, x := range all {
+		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, Device: Device(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
+	}
+	slices.SortStableFunc(page.Sessions, func(a, b sessionRow) int {
+		switch {
+		case a.Current == b.Current:
+			return 0
+		case a.Current:
+			return -1
+		}
+		return 1
+	})
+	return p.edge.Page(w, r, http.StatusOK, "sessions", page)
+}
+
+// EndSession is POST /account/sessions/end: one session of the person's own.
+func (p *Portal) EndSession(w http.ResponseWriter, r *http.Request) error {
+	s, _, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	f, err := p.form(w, r, s)
+	if err != nil {
+		return err
+	}
+	if err := p.endOwn(r.Context(), &caller{sess: s}, f["session"], r); err != nil {
+		return apiError(err)
+	}
+	p.edge.Redirect(w, r, "/account/sessions")
+	return nil
+}
+
+// EndOthers is POST /account/sessions/end-others: all but this one.
+func (p *Portal) EndOthers(w http.ResponseWriter, r *http.Request) error {
+	s, _, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	if _, err := p.form(w, r, s); err != nil {
+		return err
+	}
+	if _, err := p.endOthers(r.Context(), &caller{sess: s}, r); err != nil {
+		return err
+	}
+	p.edge.Redirect(w, r, "/account/sessions")
+	return nil
+}
+
+type appsPage struct {
+	person
+	Apps []appRow
+}
+
+type appRow struct {
+	ID, Name string
+	Scopes   []string
+	Since    time.Time
+	Consent  bool
+}
+
+// Apps is GET /account/apps: which clients may act for this person.
+func (p *Portal) Apps(w http.ResponseWriter, r *http.Request) error {
+	s, u, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	rows := map[string]*appRow{}
+	var order []string
+	row := func(client string) *appRow {
+		if rows[client] == nil {
+			name := client
+			if c, ok := p.clients.Get(client); ok {
+				name = c.Name()
+			}
+			rows[client] = &appRow{ID: client, Name: name}
+			order = append(order, client)
+		}
+		return rows[client]
+	}
+	consents, err := p.ledger.Consents(r.Context(), s.UserID)
+	if err != nil {
+		return err
+	}
+	for _, c := range consents {
+		a := row(c.ClientID)
+		a.Scopes, a.Since, a.Consent = c.Scopes, c.Given, true
+	}
+	grants, err := p.ledger.ByUser(r.Context(), s.UserID)
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		if !g.Refresh || g.UserEpoch != s.UserEpoch {
+			continue
+		}
+		a := row(g.ClientID)
+		for _, sc := range g.Scopes {
+			if !slices.Contains(a.Scopes, sc) {
+				a.Scopes = append(a.Scopes, sc)
+			}
+		}
+		if a.Since.IsZero() || g.Created.Before(a.Since) {
+			a.Since = g.Created
+		}
+	}
+	page := appsPage{person: p.person(s, u)}
+	for _, id := range order {
+		page.Apps = append(page.Apps, *rows[id])
+	}
+	return p.edge.Page(w, r, http.StatusOK, "apps", page)
+}
+
+// RevokeApp is POST /account/apps/revoke: the consent and all grants of a client.
+func (p *Portal) RevokeApp(w http.ResponseWriter, r *http.Request) error {
+	s, _, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	f, err := p.form(w, r, s)
+	if err != nil {
+		return err
+	}
+	if err := p.record(r.Context(), r, event.Event{Name: event.ConsentRevoked, Actor: s.UserID, Target: f["client"], Client: f["client"]}); err != nil {
+		return err
+	}
+	if err := p.ledger.RevokeConsent(r.Context(), s.UserID, f["client"]); err != nil {
+		return err
+	}
+	p.edge.Redirect(w, r, "/account/apps")
+	return nil
+}
+
+type claimsPage struct {
+	person
+	Access, ID string
+	Issuer     string
+}
+
+// Claims is GET /account/claims: what services would read in this person's
+// tokens.
+func (p *Portal) Claims(w http.ResponseWriter, r *http.Request) error {
+	s, u, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	access, id, err := p.preview(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	a, err := json.MarshalIndent(access, "", "  ")
+	if err != nil {
+		return err
+	}
+	i, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	return p.edge.Page(w, r, http.StatusOK, "claims", claimsPage{p.person(s, u), string(a), string(i), p.issuer})
+}
+
+// Prefs is POST /prefs: language and theme, for anybody. It sets a cookie that
+// grants nothing, and is behind the same-origin check alone.
+func (p *Portal) Prefs(w http.ResponseWriter, r *http.Request) error {
+	f, err := web.Form(w, r, maxForm)
+	if err != nil {
+		return err
+	}
+	p.edge.SetPreferences(w, r, f.Get("lang"), f.Get("theme"))
+	back := f.Get("back")
+	if !strings.HasPrefix(back, "/") || strings.HasPrefix(back, "//") || strings.ContainsAny(back, "\\\r\n") {
+		back = "/"
+	}
+	p.edge.Redirect(w, r, back)
+	return nil
+}
+
+// Device names browser and system of a User-Agent as far as people need it to
+// recognise their own.
+func Device(agent string) string {
+	find := func(pairs ...string) string {
+		for i := 0; i < len(pairs); i += 2 {
+			if strings.Contains(agent, pairs[i]) {
+				return pairs[i+1]
+			}
+		}
+		return ""
+	}
+	browser := find("Edg/", "Edge", "OPR/", "Opera", "MicroMessenger/", "WeChat", "Firefox/", "Firefox", "Chrome/", "Chrome", "Safari/", "Safari", "curl/", "curl", "gatehouse/", "Gatehouse CLI")
+	system := find("iPhone", "iPhone", "iPad", "iPad", "Android", "Android", "Windows", "Windows", "Mac OS X", "macOS", "CrOS", "ChromeOS", "Linux", "Linux")
+	switch {
+	case browser != "" && system != "":
+		return browser + " · " + system
+	case browser != "":
+		return browser
+	}
+	return system
+}

@@ -1,0 +1,133 @@
+// Package portal holds the pages and the JSON of users and operators: who I am,
+// the apps that I may open, my sessions, and /api/v1. It has no rule of its own:
+// it asks the domain packages, and every endpoint's permission stands in one
+// table (api_endpoints.go).
+package portal
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/grant"
+	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+// signIn is what the portal needs of the sign-in conversation.
+type signIn interface {
+	Current(r *http.Request) (session.Session, bool, error)
+	Start(w http.ResponseWriter, r *http.Request, returnTo string) error
+}
+
+// App is something behind the gateway that a person may open.
+type App struct {
+	Name string // the route's or the lease's name
+	Kind string // "api", or what the lease says: jupyter, vscode, terminal, custom
+	Node string // of a console; else ""
+	URL  string
+}
+
+// Config is what New needs.
+type Config struct {
+	Edge     *web.Edge
+	Issuer   string
+	Sessions *session.Manager
+	Users    *user.Directory
+	Ledger   *grant.Ledger
+	Clients  *grant.Clients
+	Keys     *token.Keyring
+	Events   *event.Recorder
+	SignIn   signIn
+	Roles    Roles
+	// Apps lists what the person of a session may open through the gateway.
+	Apps func(r *http.Request, s session.Session, u user.User) ([]App, error)
+	// Preview returns the claims of the tokens that this session would get.
+	Preview func(ctx context.Context, s session.Session) (access, id token.Claims, err error)
+	// Connectors lists the configured connectors.
+	Connectors func() []ConnectorState
+	// AdminToken is the content of data/admin.token; "" means that there is none.
+	AdminToken string
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// Portal serves the pages and the API.
+type Portal struct {
+	edge       *web.Edge
+	issuer     string
+	origin     string
+	sessions   *session.Manager
+	users      *user.Directory
+	ledger     *grant.Ledger
+	clients    *grant.Clients
+	keys       *token.Keyring
+	events     *event.Recorder
+	signIn     signIn
+	roles      Roles
+	apps       func(r *http.Request, s session.Session, u user.User) ([]App, error)
+	preview    func(ctx context.Context, s session.Session) (access, id token.Claims, err error)
+	connectors func() []ConnectorState
+	adminToken operatorToken
+	now        func() time.Time
+	log        *slog.Logger
+}
+
+// New returns a Portal, or an error when something that it needs is missing.
+func New(c Config) (*Portal, error) {
+	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.Now == nil || c.Log == nil {
+		return nil, errors.New("portal: the configuration is incomplete")
+	}
+	iss, err := url.Parse(c.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	return &Portal{edge: c.Edge, issuer: c.Issuer, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
+		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
+}
+
+// operatorToken is data/admin.token, kept as a hash.
+type operatorToken struct {
+	set bool
+	sum [sha256.Size]byte
+}
+
+func newOperatorToken(text string) operatorToken {
+	if text == "" {
+		return operatorToken{}
+	}
+	return operatorToken{set: true, sum: sha256.Sum256([]byte(text))}
+}
+
+func (t operatorToken) matches(raw string) bool {
+	sum := sha256.Sum256([]byte(raw))
+	return t.set && subtle.ConstantTimeCompare(sum[:], t.sum[:]) == 1
+}
+
+// who returns the person of this request, or begins the sign-in and returns
+// done: the caller returns then.
+func (p *Portal) who(w http.ResponseWriter, r *http.Request) (s session.Session, u user.User, done bool, err error) {
+	s, ok, err := p.signIn.Current(r)
+	if err != nil {
+		return s, u, true, err
+	}
+	if !ok {
+		back := r.URL.RequestURI()
+		if r.Method != http.MethodGet {
+			back = r.URL.Path
+		}
+		return s, u, true, p.signIn.Start(w, r, back)
+	}
+	u, err = p.users.Get(r.Context(), s.UserID)
+	return s, u, err != nil, err
+}
