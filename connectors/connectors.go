@@ -208,3 +208,12 @@ func ClientIP(ctx context.Context) netip.Addr {
 	ip, _ := ctx.Value(clientIPKey{}).(netip.Addr)
 	return ip
 }
+
+// Reserve makes a Type whose configuration is decoded and validated, and which
+// this version does not serve yet.
+func Reserve[C any](name string) Type {
+	return Type{Name: name, NewConfig: func() any { return new(C) }}
+}
+
+// Served reports whether this version can open the type.
+func (t Type) Served() bool { return t.Open != nil }

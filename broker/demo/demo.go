@@ -48,7 +48,7 @@ func Handler() http.Handler {
 		e.SetIndent("", "  ")
 		_ = e.Encode(echo{Method: r.Method, Host: r.Host, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Headers: r.Header, Body: string(body)})
 	})
-	mux.HandleFunc("POST /v1/deployments", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /deployments", func(w http.ResponseWriter, r *http.Request) {
 		raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEcho))
 		var asked any
 		if err != nil || json.Unmarshal(raw, &asked) != nil {
@@ -65,7 +65,12 @@ func Handler() http.Handler {
 		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
 		_, _ = w.Write(consoleScript)
 	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.Header.Get("X-Forwarded-Host"), "api.") {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(map[string]any{"service": "demo API", "you": r.Header.Get("X-Gatehouse-User"), "try": []string{"GET /echo", "POST /deployments", "GET /events"}})
+			return
+		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'")
 		_, _ = w.Write(consolePage)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 )
 
@@ -142,9 +143,55 @@ func (g *Gateway) PutLease(ctx context.Context, l Lease) error {
 	return nil
 }
 
-// Leases returns what is lent to somebody or, by group, to theirs, for the
-// portal.
-func (g *Gateway) Leases(ctx context.Context, userID string) ([]Lease, error) {
-	ls, _, err := g.leases.c.List(ctx, "owner", userID, "", 200)
-	return ls, err
+// App is something that a person may open.
+type App struct {
+	Name, Kind, Node, URL string
+}
+
+// Apps lists what this session may open: routes with a host of their own, and
+// the consoles that are lent to it.
+func (g *Gateway) Apps(ctx context.Context, s session.Session) ([]App, error) {
+	c := caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}
+	port := ""
+	if p := g.cfg.Issuer.Port(); p != "" {
+		port = ":" + p
+	}
+	var out []App
+	for _, rt := range g.all {
+		if !rt.session || rt.Lease || rt.suffix != "" {
+			continue
+		}
+		if rt.allow == nil || !rt.allow.ReadsRequest() {
+			p, err := g.pass(ctx, rt, c, Lease{}, nil)
+			if err != nil {
+				return nil, err
+			}
+			if !p.allowed {
+				continue
+			}
+		}
+		out = append(out, App{Name: rt.Name, Kind: "api", URL: g.cfg.Issuer.Scheme + "://" + rt.Host + port + rt.Path})
+	}
+	lent, _, err := g.leases.c.List(ctx, "", "", "", 500)
+	if err != nil {
+		return nil, err
+	}
+	for _, rt := range g.all {
+		if !rt.Lease || !rt.session {
+			continue
+		}
+		for _, l := range lent {
+			if rt.allow == nil || !rt.allow.ReadsRequest() {
+				p, err := g.pass(ctx, rt, c, l, nil)
+				if err != nil {
+					return nil, err
+				}
+				if !p.allowed {
+					continue
+				}
+			}
+			out = append(out, App{Name: l.ID, Kind: l.Kind, Node: l.Node, URL: g.cfg.Issuer.Scheme + "://" + l.ID + rt.suffix + port + rt.Path})
+		}
+	}
+	return out, nil
 }

@@ -1,0 +1,50 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/store/sqlite"
+	"github.com/remotegpu/gatehouse/connectors"
+	"github.com/remotegpu/gatehouse/connectors/dingtalk"
+	"github.com/remotegpu/gatehouse/connectors/feishu"
+	"github.com/remotegpu/gatehouse/connectors/gitlab"
+	"github.com/remotegpu/gatehouse/connectors/google"
+	"github.com/remotegpu/gatehouse/connectors/local"
+	"github.com/remotegpu/gatehouse/connectors/oidc"
+	"github.com/remotegpu/gatehouse/connectors/saml"
+	"github.com/remotegpu/gatehouse/connectors/wecom"
+)
+
+// Types are the connector types, in the order of the sign-in page. Reserved
+// ones are decoded and validated, and served by a later version.
+func Types() []connectors.Type {
+	return []connectors.Type{
+		connectors.Reserve[google.Config]("google"),
+		connectors.Reserve[gitlab.Config]("gitlab"),
+		connectors.Reserve[oidc.Config]("oidc"),
+		connectors.Reserve[saml.Config]("saml"),
+		connectors.Reserve[dingtalk.Config]("dingtalk"),
+		connectors.Reserve[wecom.Config]("wecom"),
+		connectors.Reserve[feishu.Config]("feishu"),
+		connectors.Define("local", local.Open),
+	}
+}
+
+// openStore opens the driver that the `store` key names.
+func openStore(ctx context.Context, address string, now func() time.Time, log *slog.Logger) (store.Store, error) {
+	driver, rest, _ := strings.Cut(address, ":")
+	switch driver {
+	case "sqlite":
+		path, query, _ := strings.Cut(rest, "?")
+		return sqlite.Open(ctx, sqlite.Config{Path: path, Durability: strings.TrimPrefix(query, "durability="), Now: now, Log: log})
+	}
+	return nil, fmt.Errorf("store: there is no driver %q", driver)
+}
+
+// HashPassword returns the hash of a local user's password.
+func HashPassword(password string) (string, error) { return local.HashPassword(password) }

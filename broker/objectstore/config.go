@@ -1,0 +1,59 @@
+// Package objectstore will keep the audit archive and lend bucket credentials.
+// This version decodes and validates its configuration.
+package objectstore
+
+import (
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/problem"
+	"github.com/remotegpu/gatehouse/broker/redact"
+)
+
+// Bucket is one of the sections s3, oss, cos and minio.
+type Bucket struct {
+	Endpoint  string        `yaml:"endpoint"`
+	Region    string        `yaml:"region"`
+	UseSSL    *bool         `yaml:"use_ssl"`
+	AccessKey string        `yaml:"access_key"`
+	SecretKey redact.String `yaml:"secret_key"`
+	Bucket    string        `yaml:"bucket"`
+	Proxy     string        `yaml:"proxy"`
+	CAFile    string        `yaml:"ca_file"`
+}
+
+// Problems complains about a bucket that could not be reached.
+func (b Bucket) Problems() []problem.Problem {
+	var ps []problem.Problem
+	for _, f := range []struct{ field, key, v string }{
+		{"Endpoint", "endpoint", b.Endpoint}, {"Bucket", "bucket", b.Bucket}, {"AccessKey", "access_key", b.AccessKey}, {"SecretKey", "secret_key", b.SecretKey.Reveal()},
+	} {
+		if f.v == "" {
+			ps = append(ps, problem.Problem{Field: f.field, Rule: "bucket." + f.key, Text: f.key + " is missing."})
+		}
+	}
+	return ps
+}
+
+// Credentials lends short-lived bucket credentials to people.
+type Credentials struct {
+	Name     string        `yaml:"name"`
+	Provider string        `yaml:"provider"`
+	RoleARN  string        `yaml:"role_arn"`
+	Allow    string        `yaml:"allow"`
+	Prefix   string        `yaml:"prefix"`
+	TTL      time.Duration `yaml:"ttl"`
+}
+
+// Problems complains about an offer that could not be kept.
+func (c Credentials) Problems() []problem.Problem {
+	var ps []problem.Problem
+	if c.Name == "" {
+		ps = append(ps, problem.Problem{Field: "Name", Rule: "storage_credentials.name", Text: "An offer of credentials needs a name."})
+	}
+	switch c.Provider {
+	case "s3", "oss", "cos", "minio":
+	default:
+		ps = append(ps, problem.Problem{Field: "Provider", Rule: "storage_credentials.provider", Text: "provider is not one of the stores.", Fix: "s3, oss, cos or minio"})
+	}
+	return ps
+}

@@ -1,0 +1,142 @@
+package broker
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/config"
+)
+
+// NewLogger writes to w as the configuration says.
+func NewLogger(w io.Writer, c config.LogConfig) *slog.Logger {
+	var level slog.Level
+	switch c.Level {
+	case "debug":
+		level = slog.LevelDebug
+	case "warn":
+		level = slog.LevelWarn
+	case "error":
+		level = slog.LevelError
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, opts))
+	}
+	return slog.New(slog.NewJSONHandler(w, opts))
+}
+
+// metrics are Prometheus metrics without any user data in their labels.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.HistogramVec
+	routes   *prometheus.CounterVec
+	routed   *prometheus.HistogramVec
+	events   *prometheus.CounterVec
+}
+
+func newMetrics(version string) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}
+	m.requests = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "gatehouse_http_request_duration_seconds", Help: "Time to answer, by handler and status.", Buckets: buckets}, []string{"handler", "code"})
+	m.routes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_gateway_requests_total", Help: "Requests through the gateway, by route and status."}, []string{"route", "code"})
+	m.routed = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "gatehouse_gateway_request_duration_seconds", Help: "Time of requests through the gateway, by route.", Buckets: buckets}, []string{"route"})
+	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_events_total", Help: "Events recorded, by name."}, []string{"event"})
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_build_info", Help: "1, with the version."}, []string{"version", "go"})
+	build.WithLabelValues(version, runtime.Version()).Set(1)
+	m.registry.MustRegister(m.requests, m.routes, m.routed, m.events, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) request(handler string, code int, took time.Duration) {
+	m.requests.WithLabelValues(handler, status(code)).Observe(took.Seconds())
+}
+
+func (m *metrics) gatewayRequest(route string, code int, took time.Duration) {
+	m.routes.WithLabelValues(route, status(code)).Inc()
+	m.routed.WithLabelValues(route).Observe(took.Seconds())
+}
+
+func (m *metrics) event(n event.Name) { m.events.WithLabelValues(string(n)).Inc() }
+
+// status is a bounded label: what an upstream may answer is 100 to 599.
+func status(code int) string {
+	if code < 100 || code > 599 {
+		return "other"
+	}
+	return strconv.Itoa(code)
+}
+
+type readyCheck struct {
+	Name     string   `json:"name"`
+	OK       bool     `json:"ok"`
+	Millis   float64  `json:"ms"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+type ready struct {
+	Ready      bool         `json:"ready"`
+	Version    string       `json:"version"`
+	Checks     []readyCheck `json:"checks"`
+	Connectors []connector  `json:"connectors"`
+}
+
+type connector struct {
+	ID     string    `json:"id"`
+	Served bool      `json:"served"`
+	Up     bool      `json:"up"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// readyz is on the private listener: can this replica serve? A connector that is
+// down degrades it and no more.
+func (b *Broker) readyz(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	out := ready{Ready: true, Version: b.opts.Version, Connectors: []connector{}}
+	start := time.Now()
+	warnings, err := b.store.Check(ctx)
+	out.Checks = append(out.Checks, readyCheck{"store", err == nil, float64(time.Since(start).Microseconds()) / 1000, warnings})
+	start = time.Now()
+	_, _, _, kerr := b.keys.JWKS(ctx)
+	out.Checks = append(out.Checks, readyCheck{"keys", kerr == nil, float64(time.Since(start).Microseconds()) / 1000, nil})
+	for _, s := range b.door.States() {
+		out.Connectors = append(out.Connectors, connector{s.ID, s.Served, s.Up, s.Since.UTC(), s.Reason})
+	}
+	code := http.StatusOK
+	if err != nil || kerr != nil {
+		out.Ready, code = false, http.StatusServiceUnavailable
+	}
+	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+		return b.edge.JSON(w, code, out)
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	for _, c := range out.Checks {
+		_, _ = io.WriteString(w, c.Name+" "+map[bool]string{true: "ok", false: "failed"}[c.OK]+"\n")
+		for _, warn := range c.Warnings {
+			_, _ = io.WriteString(w, "  warning: "+warn+"\n")
+		}
+	}
+	for _, c := range out.Connectors {
+		state := "up"
+		switch {
+		case !c.Served:
+			state = "accepted, not served by this version"
+		case !c.Up:
+			state = "down since " + c.Since.Format(time.RFC3339)
+		}
+		_, _ = io.WriteString(w, "connector "+c.ID+" "+state+"\n")
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package broker
+
+import (
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+// Handler is the public listener: the issuer's host, the gateway's hosts, and
+// nothing for any other.
+func (b *Broker) Handler() (http.Handler, error) {
+	own, err := b.issuerRoutes()
+	if err != nil {
+		return nil, err
+	}
+	host := hostOnly(b.cfg.Issuer)
+	unknown := b.edge.Handle("unknown host", func(w http.ResponseWriter, r *http.Request) error {
+		if b.cfg.Dev && r.Method == http.MethodGet && loopbackName(web.RequestOf(r).Host) {
+			b.edge.Redirect(w, r, b.cfg.Issuer+r.URL.RequestURI())
+			return nil
+		}
+		return web.Fail(http.StatusMisdirectedRequest, "request.host", "error.not_found", nil)
+	})
+	return b.edge.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch h := web.RequestOf(r).Host; {
+		case h == host:
+			own.ServeHTTP(w, r)
+		case b.gateway.Owns(h):
+			b.gateway.ServeHTTP(w, r)
+		case r.URL.Path == "/healthz":
+			healthz(w, r)
+		default:
+			unknown.ServeHTTP(w, r)
+		}
+	})), nil
+}
+
+// issuerRoutes is every URL of the issuer's host on one page.
+func (b *Broker) issuerRoutes() (http.Handler, error) {
+	r := chi.NewRouter()
+	// Bodies and answers of these are small: nobody may hold a connection open.
+	r.Use(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ContentLength != 0 {
+				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(30 * time.Second))
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	page := func(pattern, name string, h web.Handler) { r.Method(http.MethodGet, pattern, b.edge.Handle(name, h)) }
+	form := func(pattern, name string, h web.Handler) {
+		r.Method(http.MethodPost, pattern, b.edge.Protect(b.edge.Handle(name, h)))
+	}
+	both := func(pattern, name string, h web.Handler) { page(pattern, name, h); form(pattern, name, h) }
+
+	// The issuer. No cookie authenticates these, so they need no cross-origin check.
+	is := b.issuer
+	page("/.well-known/openid-configuration", "discovery", is.Discovery)
+	page("/.well-known/oauth-authorization-server", "discovery", is.Discovery)
+	page("/oauth2/jwks", "jwks", is.JWKS)
+	page("/oauth2/authorize", "authorize", is.Authorize)
+	r.Method(http.MethodPost, "/oauth2/authorize", b.edge.Handle("authorize", is.Authorize))
+	r.Handle("/oauth2/token", b.edge.Handle("token", is.Token))
+	r.Handle("/oauth2/userinfo", b.edge.Handle("userinfo", is.UserInfo))
+	r.Handle("/oauth2/revoke", b.edge.Handle("revoke", is.Revoke))
+	both("/consent/{id}", "consent", is.Consent)
+
+	// Signing in and out.
+	d := b.door
+	page("/signin", "signin", d.Choose)
+	both("/signin/{connector}", "signin method", d.Method)
+	r.Handle("/auth/{connector}/callback", b.edge.Handle("callback", d.Callback))
+	page("/resume/{id}", "resume", d.Resume)
+	both("/signout", "signout", d.SignOut)
+	page("/signed-out", "signed out", d.SignedOut)
+
+	// The gateway's beginning of a hand-off.
+	page("/gateway/start", "gateway start", b.gateway.Start)
+
+	// People.
+	p := b.portal
+	page("/", "home", p.Home)
+	page("/account", "account", p.Account)
+	page("/account/sessions", "sessions", p.Sessions)
+	form("/account/sessions/end", "end session", p.EndSession)
+	form("/account/sessions/end-others", "end other sessions", p.EndOthers)
+	page("/account/apps", "apps", p.Apps)
+	form("/account/apps/revoke", "revoke app", p.RevokeApp)
+	page("/account/claims", "claims", p.Claims)
+	form("/prefs", "prefs", p.Prefs)
+	api, err := p.API(false)
+	if err != nil {
+		return nil, err
+	}
+	r.Handle("/api/v1/*", api)
+
+	page("/static/*", "static", b.edge.Static)
+	r.Get("/healthz", healthz)
+	r.NotFound(b.edge.Handle("not found", func(http.ResponseWriter, *http.Request) error {
+		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
+	}).ServeHTTP)
+	r.MethodNotAllowed(b.edge.Handle("method", func(http.ResponseWriter, *http.Request) error {
+		return web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
+	}).ServeHTTP)
+	return r, nil
+}
+
+// AdminHandler is the private listener.
+func (b *Broker) AdminHandler() (http.Handler, error) {
+	r := chi.NewRouter()
+	api, err := b.portal.API(true)
+	if err != nil {
+		return nil, err
+	}
+	r.Handle("/api/v1/*", api)
+	r.Get("/healthz", healthz)
+	r.Method(http.MethodGet, "/readyz", b.edge.Handle("readyz", b.readyz))
+	r.Handle("/metrics", promhttp.HandlerFor(b.metrics.registry, promhttp.HandlerOpts{}))
+	if b.cfg.Debug {
+		r.HandleFunc("/debug/pprof/*", pprof.Index)
+		r.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		r.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	}
+	return b.edge.Middleware(r), nil
+}
+
+// healthz says only that the process lives.
+func healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write([]byte("ok\n"))
+}

@@ -1,0 +1,218 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/remotegpu/gatehouse/broker/store"
+)
+
+// Listeners are where a broker listens.
+type Listeners struct{ Public, Gateway, Admin net.Listener }
+
+// Listen opens the listeners of the configuration. Admin comes last, so that
+// who sees it can use the others.
+func (b *Broker) Listen() (Listeners, error) {
+	var l Listeners
+	for _, x := range []struct {
+		key, addr string
+		to        *net.Listener
+		tls       bool
+	}{{"listen", b.cfg.Listen, &l.Public, true}, {"gateway_listen", b.cfg.GatewayListen, &l.Gateway, true}, {"admin_listen", b.cfg.AdminListen, &l.Admin, false}} {
+		if x.addr == "" {
+			continue
+		}
+		ln, err := net.Listen("tcp", x.addr)
+		if err != nil {
+			l.close()
+			return l, fmt.Errorf("%s: %w", x.key, err)
+		}
+		if x.tls && b.cfg.TLS.CertFile != "" {
+			cert := &certificate{certFile: b.cfg.TLS.CertFile, keyFile: b.cfg.TLS.KeyFile}
+			if err := cert.load(); err != nil {
+				ln.Close()
+				l.close()
+				return l, fmt.Errorf("tls: %w", err)
+			}
+			ln = tls.NewListener(ln, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get, NextProtos: []string{"h2", "http/1.1"}})
+		}
+		*x.to = ln
+	}
+	return l, nil
+}
+
+func (l Listeners) close() {
+	for _, ln := range []net.Listener{l.Public, l.Gateway, l.Admin} {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+}
+
+// certificate is read again when its file changes.
+type certificate struct {
+	certFile, keyFile string
+	mu                sync.Mutex
+	cert              *tls.Certificate
+	modified, looked  time.Time
+}
+
+func (c *certificate) load() error {
+	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return err
+	}
+	c.cert = &cert
+	if fi, err := os.Stat(c.certFile); err == nil {
+		c.modified = fi.ModTime()
+	}
+	return nil
+}
+
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); now.Sub(c.looked) > 10*time.Second {
+		c.looked = now
+		if fi, err := os.Stat(c.certFile); err == nil && !fi.ModTime().Equal(c.modified) {
+			_ = c.load() // a half-written pair: the old one serves until the next look
+		}
+	}
+	return c.cert, nil
+}
+
+// maxHeader bounds a request's header, in bytes (docs/security.md G9).
+const maxHeader = 16 << 10
+
+func (b *Broker) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: maxHeader,
+		ErrorLog: log.New(serverLog{b.log}, "", 0),
+	}
+}
+
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Write(p []byte) (int, error) {
+	l.log.Debug("http server", "message", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// shutdownGrace is how long requests may take to end.
+const shutdownGrace = 30 * time.Second
+
+// Serve answers on the listeners and runs the jobs until ctx ends; then it lets
+// requests end, tells open sockets, and returns.
+func (b *Broker) Serve(ctx context.Context, l Listeners) error {
+	handler, err := b.Handler()
+	if err != nil {
+		return err
+	}
+	admin, err := b.AdminHandler()
+	if err != nil {
+		return err
+	}
+	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopJobs()
+	var running errgroup.Group
+	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.door.Run, b.gateway.Run, b.sweep} {
+		running.Go(func() error { return run(jobs) })
+	}
+	var servers []*http.Server
+	failed := make(chan error, 4)
+	start := func(s *http.Server, ln net.Listener) {
+		servers = append(servers, s)
+		running.Go(func() error {
+			if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+				return err
+			}
+			return nil
+		})
+	}
+	if b.demo != nil {
+		start(demoServer(), b.demo)
+	}
+	start(b.server(handler), l.Public)
+	if l.Gateway != nil {
+		start(b.server(handler), l.Gateway)
+	}
+	if l.Admin != nil {
+		start(b.server(admin), l.Admin)
+	}
+	var cause error
+	select {
+	case <-ctx.Done():
+	case cause = <-failed:
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	b.gateway.Shutdown(grace)
+	for _, s := range servers[min(len(servers), b.demoServers()):] {
+		_ = s.Shutdown(grace)
+	}
+	for _, s := range servers {
+		s.Close()
+	}
+	stopJobs()
+	if err := running.Wait(); err != nil && cause == nil {
+		cause = err
+	}
+	return cause
+}
+
+// demoServers is how many of the servers are the demo upstream, which goes last.
+func (b *Broker) demoServers() int {
+	if b.demo != nil {
+		return 1
+	}
+	return 0
+}
+
+// sweepEvery is how often what has expired is removed from an embedded store.
+const sweepEvery = time.Minute
+
+// sweep is a job of one replica.
+func (b *Broker) sweep(ctx context.Context) error {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		held, release, err := b.store.Lease(ctx, "sweep", sweepEvery)
+		if errors.Is(err, store.ErrLeaseHeld) {
+			continue
+		}
+		if err == nil {
+			err = b.store.Sweep(held, b.now())
+			release()
+		}
+		if err != nil && ctx.Err() == nil {
+			b.log.Warn("what has expired was not removed; tried again", "err", err)
+		}
+	}
+}
+
+func loopbackName(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// admin are the flags of commands that talk to the operator's API.
+type admin struct {
+	AdminURL string `help:"Address of the private listener; default: admin_listen of the configuration." env:"GATEHOUSE_ADMIN_URL" placeholder:"URL"`
+	JSON     bool   `help:"Print JSON."`
+}
+
+// call speaks to the running server with data/admin.token (or GATEHOUSE_TOKEN).
+func (a admin) call(e env, method, path string, body, into any) error {
+	base, tok := a.AdminURL, os.Getenv("GATEHOUSE_TOKEN")
+	if base == "" || tok == "" {
+		addr, data := "127.0.0.1:9091", "data"
+		if v := os.Getenv("GATEHOUSE_DATA"); v != "" {
+			data = v
+		}
+		if cfg, err := e.load(false); err == nil {
+			addr, data = cfg.AdminListen, cfg.DataDir
+		}
+		if v := os.Getenv("GATEHOUSE_ADMIN_LISTEN"); v != "" {
+			addr = v
+		}
+		if base == "" {
+			base = "http://" + reachable(addr)
+		}
+		if tok == "" {
+			raw, err := os.ReadFile(filepath.Join(data, "admin.token"))
+			if err != nil {
+				return fmt.Errorf("the operator's token: %w (run where the server runs, or set GATEHOUSE_TOKEN)", err)
+			}
+			tok = strings.TrimSpace(string(raw))
+		}
+	}
+	var rd io.Reader
+	if body != nil {
+		js, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		rd = bytes.NewReader(js)
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(base, "/")+"/api/v1"+path, rd)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+tok)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := (&http.Client{Timeout: 30 * time.Second}).Do(req)
+	if err != nil {
+		return fmt.Errorf("the server does not answer: %w", err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		var fail struct{ Message, Code, Ref string }
+		if json.Unmarshal(raw, &fail) == nil && fail.Message != "" {
+			return fmt.Errorf("%s (%s, reference %s)", fail.Message, fail.Code, fail.Ref)
+		}
+		return fmt.Errorf("the server answered %s", resp.Status)
+	}
+	if into != nil && len(raw) > 0 {
+		return json.Unmarshal(raw, into)
+	}
+	return nil
+}
+
+// reachable makes an address to call of one to listen on.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if host == "" || host == "0.0.0.0" || host == "::" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+type rows struct {
+	Items []map[string]any `json:"items"`
+	Next  string           `json:"next"`
+}
+
+// show prints a list as a table of some members, or as JSON.
+func (a admin) show(e env, list rows, columns ...string) error {
+	if a.JSON {
+		enc := json.NewEncoder(e.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(list.Items)
+	}
+	w := tabwriter.NewWriter(e.stdout, 2, 4, 2, ' ', 0)
+	fmt.Fprintln(w, strings.ToUpper(strings.Join(columns, "\t")))
+	for _, it := range list.Items {
+		cells := make([]string, len(columns))
+		for i, c := range columns {
+			if v, ok := it[c]; ok && v != nil {
+				cells[i] = fmt.Sprint(v)
+			}
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	return w.Flush()
+}
+
+func (a admin) list(e env, path string, columns ...string) error {
+	var all rows
+	after := ""
+	for {
+		u := path
+		if after != "" {
+			sep := "?"
+			if strings.Contains(path, "?") {
+				sep = "&"
+			}
+			u += sep + "after=" + url.QueryEscape(after)
+		}
+		var page rows
+		if err := a.call(e, http.MethodGet, u, nil, &page); err != nil {
+			return err
+		}
+		all.Items = append(all.Items, page.Items...)
+		if after = page.Next; after == "" {
+			return a.show(e, all, columns...)
+		}
+	}
+}
+
+type healthcheckCmd struct {
+	URL string `help:"Address of /readyz; default: that of admin_listen." placeholder:"URL"`
+}
+
+// Run is for container health checks.
+func (c healthcheckCmd) Run(e env, _ *kong.Kong) error {
+	u := c.URL
+	if u == "" {
+		addr := os.Getenv("GATEHOUSE_ADMIN_LISTEN")
+		if addr == "" {
+			addr = "127.0.0.1:9091"
+			if cfg, err := e.load(false); err == nil {
+				addr = cfg.AdminListen
+			}
+		}
+		u = "http://" + reachable(addr) + "/readyz"
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s", u, resp.Status)
+	}
+	return nil
+}

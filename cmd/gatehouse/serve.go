@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/remotegpu/gatehouse/broker"
+	"github.com/remotegpu/gatehouse/config"
+)
+
+type serveCmd struct {
+	Dev bool `help:"Demo users, demo upstream, http on loopback; for your own machine alone."`
+}
+
+// Run serves until SIGINT or SIGTERM.
+func (c serveCmd) Run(e env, _ *kong.Kong) error {
+	cfg, err := e.load(c.Dev)
+	if err != nil {
+		return err
+	}
+	log := broker.NewLogger(e.stderr, cfg.Log)
+	b, err := broker.New(e.ctx, cfg, broker.Options{Version: version, Log: log, SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY")})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	l, err := b.Listen()
+	if err != nil {
+		return err
+	}
+	welcome(e.stdout, cfg, b.Notes)
+	return b.Serve(e.ctx, l)
+}
+
+// welcome says where everything is and, in the demo, what to try.
+func welcome(w io.Writer, cfg *config.Config, notes []string) {
+	mode := ""
+	if cfg.Dev {
+		mode = " --dev  (demo users, demo upstream; loopback only, do not expose)"
+	}
+	store, _, _ := strings.Cut(cfg.Store.Reveal(), "?")
+	if !strings.HasPrefix(store, "sqlite:") {
+		store, _, _ = strings.Cut(store, ":") // an address may hold a password
+	}
+	fmt.Fprintf(w, "gatehouse %s  serve%s\n", version, mode)
+	fmt.Fprintf(w, "  config     %d connectors, %d clients, %d routes\n", len(cfg.Connectors), len(cfg.Clients)+1, len(cfg.Routes))
+	fmt.Fprintf(w, "  store      %s\n", store)
+	fmt.Fprintf(w, "  keys       ES256, RS256, wrapped by %s\n", cfg.SecretKeyFile)
+	for _, n := range notes {
+		fmt.Fprintf(w, "             %s\n", n)
+	}
+	fmt.Fprintf(w, "  listening  %s  admin %s\n\n", cfg.Listen, cfg.AdminListen)
+	for _, k := range cfg.Connectors {
+		if !k.Served {
+			fmt.Fprintf(w, "  ! %s: accepted, not served by this version\n", k.ID)
+		}
+	}
+	if !cfg.Dev {
+		fmt.Fprintf(w, "  Sign in    %s/\n  Discovery  %s/.well-known/openid-configuration\n", cfg.Issuer, cfg.Issuer)
+		return
+	}
+	port := cfg.IssuerURL().Port()
+	api := "http://api.localhost:" + port
+	fmt.Fprintf(w, `  Sign in        %[1]s/            demo / demo, or admin / admin
+  Demo API       %[2]s/echo
+  Demo console   http://demo.console.localhost:%[3]s/
+  Discovery      %[1]s/.well-known/openid-configuration
+
+  Three things to try in another terminal:
+
+  1. A token for a program (client credentials):
+     curl -s -u demo-app:demo-secret -d grant_type=client_credentials -d scope=deployments:write %[1]s/oauth2/token
+
+  2. The demo API through the gateway, with such a token:
+     TOKEN=$(curl -s -u demo-app:demo-secret -d grant_type=client_credentials -d scope=deployments:write %[1]s/oauth2/token | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+     curl -s -X POST %[2]s/deployments --resolve api.localhost:%[3]s:127.0.0.1 -H "Authorization: Bearer $TOKEN" -d '{"image": "myapp:latest"}'
+
+  3. The operator's API, on the private listener:
+     curl -s -H "Authorization: Bearer $(cat %[4]s/admin.token)" http://%[5]s/api/v1/users
+
+Press Ctrl-C to stop.
+`, cfg.Issuer, api, port, cfg.DataDir, cfg.AdminListen)
+}
+
+type demoUpstreamCmd struct {
+	Listen string `help:"Address to listen on." default:"127.0.0.1:9000"`
+}
+
+// Run serves the demo upstream of docker-compose.yml.
+func (c demoUpstreamCmd) Run(e env, _ *kong.Kong) error {
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	s := &http.Server{Handler: broker.DemoHandler(), ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		<-e.ctx.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+	}()
+	fmt.Fprintln(e.stdout, "demo upstream on", l.Addr())
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

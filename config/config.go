@@ -1,0 +1,360 @@
+// Package config composes the configurations of the packages that own them, and
+// defines what nobody owns. It reads files, finds the place of every complaint,
+// and knows no vendor but the fixed top-level keys.
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/grant"
+	"github.com/remotegpu/gatehouse/broker/issuer"
+	"github.com/remotegpu/gatehouse/broker/notify"
+	"github.com/remotegpu/gatehouse/broker/objectstore"
+	"github.com/remotegpu/gatehouse/broker/portal"
+	"github.com/remotegpu/gatehouse/broker/problem"
+	"github.com/remotegpu/gatehouse/broker/redact"
+	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/signin"
+	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/user"
+)
+
+// Config is the whole configuration (docs/configuration.md).
+type Config struct {
+	Issuer         string                    `yaml:"issuer"`
+	Listen         string                    `yaml:"listen"`         // default 127.0.0.1:8080
+	GatewayListen  string                    `yaml:"gateway_listen"` // default: shares Listen
+	AdminListen    string                    `yaml:"admin_listen"`   // default 127.0.0.1:9091
+	TLS            TLSConfig                 `yaml:"tls"`
+	TrustedProxies []string                  `yaml:"trusted_proxies"`
+	ProxyProtocol  bool                      `yaml:"proxy_protocol"`
+	Store          redact.String             `yaml:"store"` // default sqlite:data/gatehouse.db
+	SecretKeyFile  string                    `yaml:"secret_key_file"`
+	Roles          portal.Roles              `yaml:"roles"`
+	Tokens         grant.TokensConfig        `yaml:"tokens"`
+	Sessions       session.SessionsConfig    `yaml:"sessions"`
+	Keys           token.KeysConfig          `yaml:"keys"`
+	Registration   issuer.RegistrationConfig `yaml:"registration"`
+	RateLimits     signin.LimitsConfig       `yaml:"rate_limits"`
+	DefaultLocale  string                    `yaml:"default_locale"`
+	Brand          string                    `yaml:"brand"`   // name on the pages; default RemoteGPU
+	Support        string                    `yaml:"support"` // whom error pages name
+	GeoIPFile      string                    `yaml:"geoip_file"`
+	TimeZone       string                    `yaml:"time_zone"`
+
+	Connectors []Connector `yaml:"-"` // the shortcuts first, then `connectors`
+
+	Clients   []grant.Client         `yaml:"clients"`
+	Resources []grant.Resource       `yaml:"resources"`
+	Routes    []gateway.Route        `yaml:"routes"`
+	Consoles  gateway.ConsolesConfig `yaml:"consoles"`
+
+	Trust              []issuer.TrustRule        `yaml:"trust"`
+	ServiceAccounts    []user.ServiceAccount     `yaml:"service_accounts"`
+	DingTalk           []notify.Channel          `yaml:"dingtalk,one"`
+	WeChat             []notify.Channel          `yaml:"wechat,one"`
+	Slack              []notify.Channel          `yaml:"slack,one"`
+	Feishu             []notify.Channel          `yaml:"feishu,one"`
+	Webhooks           []notify.Webhook          `yaml:"webhooks"`
+	SMTP               notify.SMTP               `yaml:"smtp"`
+	Notify             []notify.Rule             `yaml:"notify"`
+	S3                 []objectstore.Bucket      `yaml:"s3,one"`
+	OSS                []objectstore.Bucket      `yaml:"oss,one"`
+	COS                []objectstore.Bucket      `yaml:"cos,one"`
+	MinIO              []objectstore.Bucket      `yaml:"minio,one"`
+	Audit              event.AuditConfig         `yaml:"audit"`
+	StorageCredentials []objectstore.Credentials `yaml:"storage_credentials"`
+
+	Outgoing   OutgoingConfig   `yaml:"outgoing"`
+	Sentry     SentryConfig     `yaml:"sentry"`
+	UptimeKuma UptimeKumaConfig `yaml:"uptime_kuma"`
+	Tracing    TracingConfig    `yaml:"tracing"`
+	Log        LogConfig        `yaml:"log"`
+	Debug      bool             `yaml:"debug"` // pprof on admin_listen
+
+	// Dev is set by `serve --dev` alone.
+	Dev bool `yaml:"-"`
+	// DataDir is where data/admin.token lies.
+	DataDir string `yaml:"-"`
+}
+
+// later are the sections that this version accepts and does not serve.
+var later = []string{"registration", "trust", "service_accounts", "dingtalk", "wechat", "slack", "feishu", "webhooks", "smtp", "notify", "s3", "oss", "cos", "minio",
+	"audit", "storage_credentials", "geoip_file", "proxy_protocol", "sentry", "uptime_kuma", "tracing"}
+
+// TLSConfig names the certificate of the public listener.
+type TLSConfig struct {
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+}
+
+// OutgoingConfig bounds our own calls (docs/security.md G6).
+type OutgoingConfig struct {
+	AllowPrivate   []string `yaml:"allow_private"` // hosts and networks
+	Proxy          string   `yaml:"proxy"`
+	CAFile         string   `yaml:"ca_file"`
+	ProxyUntrusted bool     `yaml:"proxy_untrusted"`
+}
+
+// SentryConfig is the `sentry` section.
+type SentryConfig struct {
+	DSN              redact.String `yaml:"dsn"`
+	Environment      string        `yaml:"environment"`
+	TracesSampleRate float64       `yaml:"traces_sample_rate"`
+}
+
+// UptimeKumaConfig is the `uptime_kuma` section.
+type UptimeKumaConfig struct {
+	PushURL redact.String `yaml:"push_url"`
+	Every   time.Duration `yaml:"every"`
+}
+
+// TracingConfig is the `tracing` section.
+type TracingConfig struct {
+	OTLPEndpoint string `yaml:"otlp_endpoint"`
+}
+
+// LogConfig is the `log` section.
+type LogConfig struct {
+	Level  string `yaml:"level"`  // debug, info (default), warn, error
+	Format string `yaml:"format"` // json (default) or text
+}
+
+// Connector is one way to sign in: what the operator says of it, and the
+// section that its type owns.
+type Connector struct {
+	ID           string            `yaml:"id"`
+	Type         string            `yaml:"type"`
+	Name         string            `yaml:"name"`
+	Org          string            `yaml:"org"` // default: the id
+	Domains      []string          `yaml:"domains"`
+	TrustEmail   bool              `yaml:"trust_email"`
+	Allow        *string           `yaml:"allow"`
+	Signup       string            `yaml:"signup"` // open (default), domains, invite
+	Enforce      bool              `yaml:"enforce"`
+	Hidden       bool              `yaml:"hidden"`
+	GroupsMap    map[string]string `yaml:"groups_map"`
+	GroupsPrefix *string           `yaml:"groups_prefix"`
+	// Settings points to the type's own Config, decoded.
+	Settings any `yaml:"-"`
+	// Served is false for a type that a later version serves.
+	Served bool `yaml:"-"`
+}
+
+// reserved ids are what entries of roles begin with.
+var reserved = map[string]bool{"local": true, "group": true, "email": true}
+
+// IssuerURL is the parsed issuer.
+func (c *Config) IssuerURL() *url.URL {
+	u, err := url.Parse(c.Issuer)
+	if err != nil {
+		return &url.URL{}
+	}
+	return u
+}
+
+// Problems complains about what stands outside the owners' sections, and about
+// sections that do not fit together.
+func (c *Config) Problems() []problem.Problem {
+	var ps []problem.Problem
+	add := func(field, rule, text, fix string) {
+		ps = append(ps, problem.Problem{Field: field, Rule: rule, Text: text, Fix: fix})
+	}
+	warn := func(field, rule, text, fix string) {
+		ps = append(ps, problem.Problem{Field: field, Rule: rule, Text: text, Fix: fix, Warning: true})
+	}
+	u, err := url.Parse(c.Issuer)
+	switch {
+	case c.Issuer == "":
+		add("Issuer", "issuer.missing", "issuer is missing: the public URL of this broker, which tokens will carry as iss.", "issuer: https://id.example.com")
+	case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http":
+		add("Issuer", "issuer.url", "issuer is not a URL without query, fragment and user.", "issuer: https://id.example.com")
+	case strings.HasSuffix(c.Issuer, "/"):
+		add("Issuer", "issuer.slash", "issuer has a trailing slash: tokens would name another issuer than clients expect.", "issuer: "+strings.TrimRight(c.Issuer, "/"))
+	case u.Path != "":
+		add("Issuer", "issuer.path", "issuer has a path; this broker's addresses are at the root of a host.", "issuer: "+u.Scheme+"://"+u.Host)
+	case u.Scheme == "http" && !c.Dev:
+		add("Issuer", "issuer.https", "issuer uses http: cookies and tokens would travel in clear.", "https, or `serve --dev` on your own machine")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		add("Issuer", "issuer.dev", "--dev is for loopback addresses alone.", "issuer: http://127.0.0.1:8080")
+	}
+	for _, l := range []struct{ field, v string }{{"Listen", c.Listen}, {"GatewayListen", c.GatewayListen}, {"AdminListen", c.AdminListen}} {
+		if l.v == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(l.v); err != nil {
+			add(l.field, "listen.address", fmt.Sprintf("%q is not host:port.", l.v), "127.0.0.1:8080")
+		}
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		add("TLS", "tls.pair", "TLS needs both cert_file and key_file.", "")
+	}
+	for i, p := range c.TrustedProxies {
+		if _, err := ParsePrefix(p); err != nil {
+			add(fmt.Sprintf("TrustedProxies[%d]", i), "trusted_proxies", fmt.Sprintf("%q is not an address or network.", p), "10.0.0.0/8 or 192.0.2.7")
+		}
+	}
+	if len(c.TrustedProxies) == 0 && c.TLS.CertFile == "" && u != nil && u.Scheme == "https" {
+		warn("Issuer", "tls.nowhere", "issuer is https, but there is neither tls.cert_file nor a TLS terminator in trusted_proxies: every client would seem to come from the same address.", "trusted_proxies: [127.0.0.1/32]")
+	}
+	if c.DefaultLocale != "" && c.DefaultLocale != "en" && c.DefaultLocale != "zh-CN" {
+		add("DefaultLocale", "locale", fmt.Sprintf("There are no texts in %q.", c.DefaultLocale), "en or zh-CN")
+	}
+	if c.TimeZone != "" {
+		if _, err := time.LoadLocation(c.TimeZone); err != nil {
+			add("TimeZone", "time_zone", fmt.Sprintf("%q is not a time zone of the IANA database.", c.TimeZone), "Asia/Shanghai")
+		}
+	}
+	switch c.Log.Level {
+	case "", "debug", "info", "warn", "error":
+	default:
+		add("Log.Level", "log.level", fmt.Sprintf("%q is no level.", c.Log.Level), "debug, info, warn or error")
+	}
+	switch c.Log.Format {
+	case "", "json", "text":
+	default:
+		add("Log.Format", "log.format", fmt.Sprintf("%q is no format.", c.Log.Format), "json or text")
+	}
+	if err := ValidStore(c.Store.Reveal()); err != nil {
+		add("Store", "store", err.Error(), "sqlite:data/gatehouse.db or redis://host:6379/0")
+	}
+	for i, s := range c.Outgoing.AllowPrivate {
+		if strings.ContainsAny(s, "/: ") {
+			if _, err := ParsePrefix(s); err != nil {
+				add(fmt.Sprintf("Outgoing.AllowPrivate[%d]", i), "outgoing.allow_private", fmt.Sprintf("%q is neither a host nor a network.", s), "10.0.0.0/8 or gitlab.example.internal")
+			}
+		}
+	}
+	return append(ps, c.across()...)
+}
+
+// across are the checks that need more than one section.
+func (c *Config) across() []problem.Problem {
+	var ps []problem.Problem
+	add := func(field, rule, text, fix string, warning bool) {
+		ps = append(ps, problem.Problem{Field: field, Rule: rule, Text: text, Fix: fix, Warning: warning})
+	}
+	ids := map[string]bool{}
+	for i, k := range c.Connectors {
+		if ids[k.ID] {
+			add(fmt.Sprintf("Connectors[%d].ID", i), "connector.duplicate", fmt.Sprintf("There are two connectors with the id %q.", k.ID), "another id", false)
+		}
+		ids[k.ID] = true
+	}
+	if len(c.Connectors) == 0 {
+		add("", "connector.none", "Nobody could sign in: there is no connector.", "a section such as local:, ldap: or github:", false)
+	}
+	resources := map[string]bool{c.Issuer: true}
+	for _, r := range c.Resources {
+		resources[r.Name] = true
+		resources[r.URI] = r.URI != ""
+	}
+	seen := map[string]bool{}
+	for i, cl := range c.Clients {
+		if seen[cl.ClientID] {
+			add(fmt.Sprintf("Clients[%d].ClientID", i), "client.duplicate", fmt.Sprintf("There are two clients with the id %q.", cl.ClientID), "another client_id", false)
+		}
+		seen[cl.ClientID] = true
+		for j, a := range cl.Audiences {
+			if !resources[a] {
+				add(fmt.Sprintf("Clients[%d].Audiences[%d]", i, j), "client.audience", fmt.Sprintf("%q is neither a resource nor the issuer.", a), "an entry of resources with this name", false)
+			}
+		}
+		for j, k := range cl.AllowedConnectors {
+			if !ids[k] {
+				add(fmt.Sprintf("Clients[%d].AllowedConnectors[%d]", i, j), "client.connector", fmt.Sprintf("There is no connector %q.", k), "the id of a connector", false)
+			}
+		}
+	}
+	iss := c.IssuerURL().Hostname()
+	names := map[string]bool{}
+	for i, r := range c.Routes {
+		field := fmt.Sprintf("Routes[%d]", i)
+		if names[r.Name] {
+			add(field+".Name", "route.duplicate", fmt.Sprintf("There are two routes with the name %q.", r.Name), "another name", false)
+		}
+		names[r.Name] = true
+		if strings.EqualFold(r.Host, iss) {
+			add(field+".Host", "route.issuer", "A route cannot have the issuer's own host.", "a host of its own", false)
+		}
+		for _, before := range c.Routes[:i] {
+			if strings.EqualFold(before.Host, r.Host) && strings.HasPrefix(pathOf(r), pathOf(before)) && (pathOf(before) == "/" || pathOf(r) == pathOf(before)) {
+				add(field+".Path", "route.shadowed", fmt.Sprintf("This route is never reached: %q stands before it and takes the same paths.", before.Name), "put the longer path first", false)
+			}
+		}
+		if r.Lease && !c.Dev && sameSite(r.Host, iss) {
+			add(field+".Host", "route.same_site", "Consoles run strangers' code; under the issuer's own domain their scripts count as same-site.", "a registrable domain of its own, such as gpu-consoles.example.net", true)
+		}
+	}
+	return ps
+}
+
+func pathOf(r gateway.Route) string {
+	if r.Path == "" {
+		return "/"
+	}
+	return r.Path
+}
+
+// sameSite compares the last two labels, which is right for most domains and
+// only warns.
+func sameSite(a, b string) bool {
+	tail := func(s string) string {
+		ls := strings.Split(strings.ToLower(s), ".")
+		return strings.Join(ls[max(0, len(ls)-2):], ".")
+	}
+	return tail(a) == tail(b)
+}
+
+func loopback(host string) bool {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// ParsePrefix reads a network or a single address.
+func ParsePrefix(s string) (netip.Prefix, error) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p.Masked(), nil
+	}
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return netip.PrefixFrom(ip, ip.BitLen()), nil
+}
+
+// ValidStore checks the form of the `store` key; it says nothing of its secret.
+func ValidStore(s string) error {
+	scheme, rest, ok := strings.Cut(s, ":")
+	switch {
+	case s == "":
+		return nil
+	case !ok || rest == "":
+		return fmt.Errorf("the store is not written as driver:address")
+	case scheme == "sqlite":
+		_, query, _ := strings.Cut(rest, "?")
+		if query != "" && query != "durability=full" {
+			return fmt.Errorf("sqlite takes ?durability=full and nothing else")
+		}
+	case scheme == "redis", scheme == "rediss", scheme == "redis+sentinel", scheme == "rediss+sentinel", scheme == "redis+cluster", scheme == "rediss+cluster":
+		if !strings.HasPrefix(rest, "//") {
+			return fmt.Errorf("the address of Redis begins with %s://", scheme)
+		}
+		if strings.Contains(rest, "skip_verify") {
+			return fmt.Errorf("skip_verify would let anybody stand in for Redis; give a ca_file instead")
+		}
+	default:
+		return fmt.Errorf("there is no store driver %q", scheme)
+	}
+	return nil
+}

@@ -1,0 +1,27 @@
+// Package dingtalk is the place of the connector for DingTalk sign-in. This version decodes
+// and validates its configuration; it does not serve it yet.
+package dingtalk
+
+import (
+	"github.com/remotegpu/gatehouse/broker/problem"
+	"github.com/remotegpu/gatehouse/broker/redact"
+)
+
+// Config is the connector's section.
+type Config struct {
+	ClientID     string        `yaml:"client_id"`
+	ClientSecret redact.String `yaml:"client_secret"`
+	CorpID       string        `yaml:"corp_id"`
+}
+
+// Problems complains about what could not be served.
+func (c Config) Problems() []problem.Problem {
+	var ps []problem.Problem
+	if c.ClientID == "" {
+		ps = append(ps, problem.Problem{Field: "ClientID", Rule: "connector.client_id", Text: "client_id is missing: it names this installation at the provider."})
+	}
+	if c.ClientSecret == "" {
+		ps = append(ps, problem.Problem{Field: "ClientSecret", Rule: "connector.client_secret", Text: "client_secret is missing."})
+	}
+	return ps
+}
