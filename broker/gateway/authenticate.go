@@ -10,7 +10,6 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
-	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
@@ -159,5 +158,3 @@ func (g *Gateway) unauthenticated(w http.ResponseWriter, r *http.Request, rt *ro
 	}
 	return e
 }
-
-func unavailableStore(err error) bool { return errors.Is(err, store.ErrUnavailable) }

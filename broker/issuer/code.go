@@ -23,9 +23,8 @@ func (is *Issuer) redeemCode(t tokenRequest) (tokenResponse, error) {
 		}
 		return tokenResponse{}, err
 	}
-	aud := cr.Audience
 	if asked := t.form["resource"]; len(asked) > 0 { // may only name the same one (RFC 8707 section 2.2)
-		if aud, err = is.cfg.Clients.Audience(t.client, asked); err != nil || aud != cr.Audience {
+		if aud, err := is.cfg.Clients.Audience(t.client, asked); err != nil || aud != cr.Audience {
 			return tokenResponse{}, grant.ErrInvalidTarget
 		}
 	}

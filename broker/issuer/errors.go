@@ -99,7 +99,7 @@ func (is *Issuer) endpoint(h web.Handler) web.Handler {
 		if oe.code == errInvalidClient {
 			e.Status = http.StatusUnauthorized
 			if r.Header.Get("Authorization") != "" {
-				e.Header.Set("WWW-Authenticate", `Basic realm="gatehouse"`)
+				e.Header.Set("WWW-Authenticate", `Basic realm="gatehouse", error="invalid_client"`)
 			}
 		}
 		if we != nil && we.Status == http.StatusMethodNotAllowed {

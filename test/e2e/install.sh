@@ -21,7 +21,7 @@ need /usr/share/fonts/truetype/wqy/wqy-microhei.ttc fonts-wqy-microhei
 need /usr/lib/apache2/modules/mod_auth_openidc.so apache2-bin libapache2-mod-auth-openidc
 
 if [ ${#missing[@]} -gt 0 ]; then
-  sudo=; [ "$(id -u)" -eq 0 ] || sudo=sudo
+  sudo=; [ "$(id -u)" -eq 0 ] || sudo="sudo -E"
   echo "installing: ${missing[*]}"
   # Packages must not start daemons of their own.
   policy=/usr/sbin/policy-rc.d made=
@@ -31,7 +31,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   ok=
   for attempt in 1 2 3; do
     if { $sudo apt-get -o DPkg::Lock::Timeout=300 update -qq &&
-         DEBIAN_FRONTEND=noninteractive $sudo -E apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then ok=1; break; fi
+         DEBIAN_FRONTEND=noninteractive $sudo apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then ok=1; break; fi
     sleep $((attempt * 3))
   done
   [ -z "$made" ] || $sudo rm -f $policy

@@ -4,9 +4,9 @@ package storetest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,7 +55,7 @@ func Run(t *testing.T, size Size, open func(t *testing.T) store.Store) {
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) {
 			s := open(t)
-			p.run(t, s, fmt.Sprintf("t%x", rand.Uint64()))
+			p.run(t, s, "t"+rand.Text())
 		})
 	}
 }
