@@ -19,7 +19,7 @@ import (
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
-//go:embed dev.yml
+//go:embed dev/dev.yml
 var devYAML []byte
 
 // LoadOptions say what Load works with.

@@ -53,7 +53,7 @@ func TestRedisKillLosesNothingFirm(t *testing.T) {
 	p.run("stop.sh", p.dir, "KILL")
 	close(stop)
 	wg.Wait()
-	if len(acked) < 20 {
+	if len(acked) < 5 {
 		t.Fatalf("only %d items were written before the kill", len(acked))
 	}
 	p.start()
@@ -73,9 +73,7 @@ func TestRedisKillLosesNothingFirm(t *testing.T) {
 func TestRedisPaused(t *testing.T) {
 	p := startRedis(t, "redis")
 	s := openRedis(t, "redis://"+p.addr(0))
-	if s.Stale() {
-		t.Fatal("stale although all is well")
-	}
+	eventually(t, 3*time.Second, "Stale is false while all is well", func() bool { return !s.Stale() })
 	messages, err := s.Subscribe(t.Context(), "revocations")
 	if err != nil {
 		t.Fatal(err)
