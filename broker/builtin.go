@@ -7,11 +7,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/store/redis"
 	"github.com/remotegpu/gatehouse/broker/store/sqlite"
 	"github.com/remotegpu/gatehouse/connectors"
 	"github.com/remotegpu/gatehouse/connectors/dingtalk"
 	"github.com/remotegpu/gatehouse/connectors/feishu"
+	"github.com/remotegpu/gatehouse/connectors/github"
 	"github.com/remotegpu/gatehouse/connectors/gitlab"
 	"github.com/remotegpu/gatehouse/connectors/google"
 	"github.com/remotegpu/gatehouse/connectors/local"
@@ -24,6 +27,7 @@ import (
 // ones are decoded and validated, and served by a later version.
 func Types() []connectors.Type {
 	return []connectors.Type{
+		connectors.Define("github", github.Open),
 		connectors.Reserve[google.Config]("google"),
 		connectors.Reserve[gitlab.Config]("gitlab"),
 		connectors.Reserve[oidc.Config]("oidc"),
@@ -42,6 +46,8 @@ func openStore(ctx context.Context, address string, now func() time.Time, log *s
 	case "sqlite":
 		path, query, _ := strings.Cut(rest, "?")
 		return sqlite.Open(ctx, sqlite.Config{Path: path, Durability: strings.TrimPrefix(query, "durability="), Now: now, Log: log})
+	case "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
+		return redis.Open(ctx, redis.Config{URL: redact.String(address), Now: now, Log: log})
 	}
 	return nil, fmt.Errorf("store: there is no driver %q", driver)
 }
