@@ -17,6 +17,7 @@ import (
 	"github.com/remotegpu/gatehouse/connectors/github"
 	"github.com/remotegpu/gatehouse/connectors/gitlab"
 	"github.com/remotegpu/gatehouse/connectors/google"
+	"github.com/remotegpu/gatehouse/connectors/ldap"
 	"github.com/remotegpu/gatehouse/connectors/local"
 	"github.com/remotegpu/gatehouse/connectors/oidc"
 	"github.com/remotegpu/gatehouse/connectors/saml"
@@ -35,6 +36,7 @@ func Types() []connectors.Type {
 		connectors.Reserve[dingtalk.Config]("dingtalk"),
 		connectors.Reserve[wecom.Config]("wecom"),
 		connectors.Reserve[feishu.Config]("feishu"),
+		connectors.Define("ldap", ldap.Open),
 		connectors.Define("local", local.Open),
 	}
 }

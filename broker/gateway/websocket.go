@@ -220,10 +220,10 @@ func (r *relay) run(ctx context.Context, ended <-chan struct{}, client net.Conn,
 	}
 	if code != 0 {
 		deadline := time.Now().Add(atBoundary)
-		var wg sync.WaitGroup
-		wg.Go(func() { toClient.close(code, false, deadline) })
-		wg.Go(func() { toUp.close(closeAway, true, deadline) })
-		wg.Wait()
+		// The client first: the upstream answers a close frame with its own,
+		// which must not reach the client instead of ours.
+		toClient.close(code, false, deadline)
+		toUp.close(closeAway, true, deadline)
 	}
 	client.Close()
 	up.Close()

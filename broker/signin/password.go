@@ -128,6 +128,10 @@ func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, keys li
 	case errors.As(err, &refusal):
 		// The password was right: what is in the way may be said (LD-7).
 		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": refusal.Code}})
+		if refusal.Code == "account_disabled" || refusal.Code == "account_expired" {
+			// A directory says these without looking at the password: a guess.
+			d.limits.failed(r.Context(), d.cfg.Bus, keys)
+		}
 		page.Problem = "password." + refusal.Code
 		if refusal.Help != "" {
 			page.Reset = refusal.Help

@@ -172,6 +172,20 @@ func TestLDAPGroups(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", name, id.Groups, err, c.want)
 		}
 	}
+	// Service accounts that may read little at once: in small pages, or, where no
+	// pages are allowed, whole or not at all.
+	for who, fits := range map[string]bool{"PAGED": true, "NOPAGE": false} {
+		c := s.connector(t, func(c *ldap.Config) {
+			c.BindDN, c.BindPassword, c.Groups.Nested = s["LDAP_"+who+"_DN"], redact.String(s["LDAP_"+who+"_PASSWORD"]), true
+		})
+		if id, err := c.Authenticate(t.Context(), "u00001", "bulk-secret"); err != nil || !slices.Equal(id.Groups, []string{"bulk"}) {
+			t.Errorf("%s: %q, %v", who, id.Groups, err)
+		}
+		id, err := c.Authenticate(t.Context(), "bob", "bob-secret")
+		if fits && (err != nil || len(id.Groups) != 6) || !fits && !errors.Is(err, connectors.ErrUnavailable) {
+			t.Errorf("%s: %q, %v", who, id.Groups, err)
+		}
+	}
 	// Another group of the name: neither counts, by DN both would.
 	c := s.connector(t, func(cfg *ldap.Config) { cfg.Groups.Nested = true })
 	s.modify(t, "dn: ou=mine,ou=groups,dc=example,dc=com\nchangetype: add\nobjectClass: organizationalUnit\nou: mine\n\n"+

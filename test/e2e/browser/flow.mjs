@@ -55,7 +55,7 @@ try {
   await settle(other, 2000);
   check(/\/signed-out/.test(other.url()), 'signs out', other.url());
   if (socketPage) {
-    await socketPage.locator('#state:has-text("4401")').waitFor({ timeout: 3000 });
+    await socketPage.locator('#state:has-text("4401")').waitFor({ timeout: 8000 }).catch(async () => { throw new Error(`the socket says: ${await socketPage.locator('#state').textContent()}`); });
     check(true, 'the live WebSocket is closed with 4401');
   }
   for (const [name, u] of [['API', `${api}/echo`], ['console', `${con}/`]]) {
