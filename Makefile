@@ -25,7 +25,7 @@ build: ## bin/gatehouse
 test: ## all tests that need no outside server
 	$(GO) vet ./...
 	$(GO) test $(RACE) -timeout 8m ./...
-	@$(if $(RACE),echo "ok: all tests passed, race detector on",echo "ok: all tests passed; the race detector was off: no C compiler found")
+	@echo "ok: all tests passed; race detector: $(if $(RACE),on,off (no C compiler found))"
 
 e2e: e2e-core ## the part that CI runs
 
