@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -38,6 +39,8 @@ func (c serveCmd) Run(e env, _ *kong.Kong) error {
 		return err
 	}
 	welcome(e.stdout, cfg, b.Notes)
+	floor := newHeapFloor()
+	defer runtime.KeepAlive(floor)
 	return b.Serve(e.ctx, l)
 }
 

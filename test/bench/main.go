@@ -2,7 +2,7 @@
 // operation (user + system, of its process alone), best of five, with the driver
 // in a process apart. It prints a table in Markdown.
 //
-//	go run ./test/bench [-bin bin/gatehouse] [-runs 5] [-long]
+//	go run ./test/bench [-bin bin/gatehouse] [-runs 5] [-only REGEXP] [-long]
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -33,13 +34,18 @@ func main() {
 	bin := flag.String("bin", "bin/gatehouse", "the program")
 	runs := flag.Int("runs", 5, "runs of each operation; the best counts")
 	long := flag.Bool("long", false, "100,000 sign-ins, for memory")
+	only := flag.String("only", "", "measure the operations alone whose names this matches")
 	bare := flag.String("bare-proxy", "", "serve a bare httputil.ReverseProxy to this URL (used by bench itself)")
 	flag.Parse()
 	if *bare != "" {
 		bareProxy(*bare)
 		return
 	}
-	if err := bench(*bin, *runs, *long); err != nil {
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		log.Fatal("bench: -only: ", err)
+	}
+	if err := bench(*bin, *runs, wanted, *long); err != nil {
 		log.Fatal("bench: ", err)
 	}
 }
@@ -330,7 +336,7 @@ func upstreams() string {
 	return l.Addr().String()
 }
 
-func bench(bin string, runs int, long bool) error {
+func bench(bin string, runs int, only *regexp.Regexp, long bool) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return err
@@ -368,6 +374,12 @@ routes:
 	log.Printf("first start %v, warm start %v, idle %.0f MB", first.Round(time.Millisecond), warm.Round(time.Millisecond), idle)
 
 	var rows []result
+	measure := func(p *process, runs, n int, name string, op func(worker, i int) error) result {
+		if !only.MatchString(name) {
+			return result{name: name}
+		}
+		return measure(p, runs, n, name, op)
+	}
 	rows = append(rows, measure(p, runs, 20000, "discovery", func(int, int) error {
 		_, _, err := get(base+"/.well-known/openid-configuration", http.StatusOK)
 		return err
@@ -455,6 +467,9 @@ routes:
 			return err
 		})
 		b := measure(bare, 1, 20000, "bare", func(int, int) error { _, _, err := get("http://"+bare.addr+"/small", http.StatusOK); return err })
+		if a.perSec == 0 || b.perSec == 0 {
+			continue
+		}
 		gateway.cpu, gateway.perSec = min(gateway.cpu, a.cpu), max(gateway.perSec, a.perSec)
 		direct.cpu, direct.perSec = min(direct.cpu, b.cpu), max(direct.perSec, b.perSec)
 	}
@@ -462,9 +477,14 @@ routes:
 	fmt.Printf("\n%d cores, %s. First start %d ms, warm start %d ms to the first discovery answer, idle %.0f MB.\n\n", runtime.NumCPU(), runtime.Version(), first.Milliseconds(), warm.Milliseconds(), idle)
 	fmt.Println("| operation | server CPU | per second |\n|---|---|---|")
 	for _, r := range rows {
+		if r.perSec == 0 {
+			continue
+		}
 		fmt.Printf("| %s | %.3f ms | %.0f |\n", r.name, float64(r.cpu.Microseconds())/1000, r.perSec)
 	}
-	fmt.Printf("\nThe gateway makes %.0f %% of the bare proxy's requests per second, at %.2f times its CPU.\n", 100*gateway.perSec/direct.perSec, float64(gateway.cpu)/float64(direct.cpu))
+	if gateway.perSec > 0 && direct.perSec > 0 {
+		fmt.Printf("\nThe gateway makes %.0f %% of the bare proxy's requests per second, at %.2f times its CPU.\n", 100*gateway.perSec/direct.perSec, float64(gateway.cpu)/float64(direct.cpu))
+	}
 	if long {
 		fmt.Printf("\nMemory over 100,000 sign-ins: %.0f MB", p.rss())
 		for block := range 10 {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver registers itself under "sqlite"
@@ -45,6 +46,8 @@ type Store struct {
 	get    *sql.Stmt
 	jobs   chan *job
 	done   chan struct{} // closed when the writer has ended
+	dirty  atomic.Bool   // written since the last sync
+	synced chan struct{} // closed when the syncer has ended
 	close  sync.Once
 	closed chan struct{}
 }
@@ -68,7 +71,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, lock: lock, jobs: make(chan *job, 256), done: make(chan struct{}), closed: make(chan struct{})}
+	s := &Store{cfg: cfg, lock: lock, jobs: make(chan *job, 256), done: make(chan struct{}), synced: make(chan struct{}), closed: make(chan struct{})}
 	s.bus.init()
 	s.leases.init(cfg.Now)
 	if err := s.open(ctx); err != nil {
@@ -76,6 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	go s.writer()
+	go s.syncer()
 	return s, nil
 }
 
@@ -91,7 +95,7 @@ func (s *Store) open(ctx context.Context) error {
 		q := url.Values{"_pragma": append([]string{"busy_timeout(5000)", "temp_store(memory)", "cache_size(-8000)"}, pragmas...)}
 		return "file:" + (&url.URL{Path: s.cfg.Path}).EscapedPath() + "?" + q.Encode()
 	}
-	if s.write, err = sql.Open("sqlite", dsn("journal_mode(wal)", "synchronous(normal)", "wal_autocheckpoint(2000)")); err != nil {
+	if s.write, err = sql.Open("sqlite", dsn("journal_mode(wal)", "synchronous(normal)", "wal_autocheckpoint(10000)")); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	s.write.SetMaxOpenConns(1)
@@ -208,6 +212,7 @@ func (s *Store) Close() error {
 	s.close.Do(func() {
 		close(s.closed)
 		<-s.done
+		<-s.synced
 		s.bus.closeAll()
 		s.leases.closeAll()
 		s.closeFiles()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/store"
@@ -91,6 +92,9 @@ func (s *Store) writer() {
 			}
 			return
 		}
+		// Who is about to write goes into the same transaction: a commit costs
+		// more than the turn that they are given.
+		runtime.Gosched()
 	more:
 		for len(batch) < maxBatch {
 			select {
@@ -178,7 +182,9 @@ func (w *writer) commit(batch []*job) (err error) {
 			return err
 		}
 	}
-	_, err = w.exec("commit")
+	if _, err = w.exec("commit"); err == nil && !full {
+		w.s.dirty.Store(true)
+	}
 	return err
 }
 
