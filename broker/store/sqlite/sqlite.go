@@ -92,10 +92,10 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	f.Close()
 	dsn := func(pragmas ...string) string {
-		q := url.Values{"_pragma": append([]string{"busy_timeout(5000)", "temp_store(memory)", "cache_size(-8000)"}, pragmas...)}
+		q := url.Values{"_pragma": append([]string{"busy_timeout(5000)", "temp_store(memory)"}, pragmas...)}
 		return "file:" + (&url.URL{Path: s.cfg.Path}).EscapedPath() + "?" + q.Encode()
 	}
-	if s.write, err = sql.Open("sqlite", dsn("journal_mode(wal)", "synchronous(normal)", "wal_autocheckpoint(10000)")); err != nil {
+	if s.write, err = sql.Open("sqlite", dsn("journal_mode(wal)", "synchronous(normal)", "wal_autocheckpoint(10000)", "cache_size(-8000)")); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	s.write.SetMaxOpenConns(1)
@@ -109,7 +109,7 @@ func (s *Store) open(ctx context.Context) error {
 	if major > schemaMajor {
 		return fmt.Errorf("sqlite: %s was written by a newer Gatehouse (schema %d, this one knows %d); start the newer program", s.cfg.Path, major, schemaMajor)
 	}
-	if s.read, err = sql.Open("sqlite", dsn("query_only(1)")); err != nil {
+	if s.read, err = sql.Open("sqlite", dsn("query_only(1)", "cache_size(-2000)")); err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	n := max(4, runtime.NumCPU())
