@@ -27,6 +27,8 @@ type CollectionConfig[T any] struct {
 	Index func(T) map[string]string
 	// Firm makes every write outlive a power cut.
 	Firm bool
+	// Tell is what other replicas hear of every write; nil means nothing.
+	Tell func(T) Message
 }
 
 // Collection keeps values of one type as JSON. Members of the JSON that T does
@@ -245,6 +247,9 @@ func (c *Collection[T]) encode(id string, v T, extra map[string]json.RawMessage)
 	}
 	if c.cfg.Index != nil {
 		it.Index = c.cfg.Index(v)
+	}
+	if c.cfg.Tell != nil {
+		it.Tell = c.cfg.Tell(v)
 	}
 	return it, nil
 }

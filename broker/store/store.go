@@ -48,6 +48,16 @@ type Item struct {
 	// Firm items (revocations, epochs, keys, admin changes) are acknowledged
 	// only when they outlive a power cut.
 	Firm bool
+	// Tell is published as soon as the item is written, before a firm one is
+	// confirmed: a revocation holds from then on, whatever the disk takes. It is
+	// not stored. Its zero value tells nobody.
+	Tell Message
+}
+
+// Message is what Bus carries.
+type Message struct {
+	Topic string
+	Data  []byte
 }
 
 // KV reads and writes items, one key at a time.

@@ -72,9 +72,11 @@ func (b *bus) silence() (d time.Duration) { return b.now() - b.lastBeat() }
 
 // Publish sends msg to every subscriber on every replica.
 func (s *Store) Publish(ctx context.Context, topic string, msg []byte) error {
-	if err := ctx.Err(); err != nil {
+	ctx, done, err := s.ask(ctx)
+	if err != nil {
 		return s.fail("publish", err)
 	}
+	defer done()
 	if _, err := s.once(ctx, "publish", s.channel(topic), msg); err != nil {
 		return s.fail("publish", err)
 	}
@@ -217,6 +219,7 @@ func (b *bus) listen() {
 		err := b.serve(func() {
 			if lost {
 				b.s.cfg.Log.Info("redis: the bus is back")
+				b.s.known.doubt()
 			}
 			lost = false
 		})
@@ -233,7 +236,7 @@ func (b *bus) listen() {
 
 // serve runs one connection until anything goes wrong with it.
 func (b *bus) serve(connected func()) error {
-	ps := b.s.side.Subscribe(b.s.ctx, b.beatName())
+	ps := b.s.side.Subscribe(b.s.ctx, b.beatName(), b.s.firmChannel())
 	l := &link{ps: ps, gone: make(chan struct{}), subs: map[string]map[*subscriber]struct{}{}, ready: map[string]chan struct{}{}}
 	defer b.drop(l)
 	b.mu.Lock()
@@ -269,9 +272,12 @@ func (b *bus) serve(connected func()) error {
 			}
 			b.mu.Unlock()
 		case *goredis.Message:
-			if m.Channel == b.beatName() {
+			switch m.Channel {
+			case b.beatName():
 				b.hear(m.Payload)
-			} else {
+			case b.s.firmChannel():
+				b.s.known.hear(m.Payload)
+			default:
 				b.deliver(l, m.Channel, m.Payload)
 			}
 		}

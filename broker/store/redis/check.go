@@ -128,10 +128,10 @@ func (s *Store) sweepIndex(ctx context.Context, key string) error {
 		if err != nil || len(ids) == 0 {
 			return err
 		}
-		there := make([]*goredis.IntCmd, len(ids))
+		there := make([]*goredis.BoolCmd, len(ids))
 		_, err = s.c.Pipelined(ctx, func(p goredis.Pipeliner) error {
 			for i, id := range ids {
-				there[i] = p.Exists(ctx, s.prefix+kind+":"+id)
+				there[i] = p.HExists(ctx, s.prefix+kind+":"+id, "v")
 			}
 			return nil
 		})
@@ -140,7 +140,7 @@ func (s *Store) sweepIndex(ctx context.Context, key string) error {
 		}
 		var gone []string
 		for i, id := range ids {
-			if there[i].Val() == 0 {
+			if !there[i].Val() {
 				gone = append(gone, id)
 			}
 		}

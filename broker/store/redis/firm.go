@@ -20,12 +20,8 @@ const (
 	relearnTime = 100 * time.Millisecond
 )
 
-// wroteFirm is what a script returns when it has written something that must be
-// confirmed.
-var wroteFirm any = int64(1)
-
-// firm runs a script on a connection of its own to the key's master. If it
-// returns wroteFirm, firm waits there until the write would outlive that machine:
+// firm runs a script on a connection of its own to the key's master. If it has
+// written something that must be confirmed, firm waits there until the write would outlive that machine:
 // WAIT and WAITAOF count only what their own connection wrote, hence no pool. A
 // write that is not confirmed is there nevertheless; nobody is told that it holds.
 // The errors are ours already.
@@ -72,7 +68,7 @@ func (s *Store) firmOn(ctx context.Context, node *goredis.Client, key, text stri
 	run := pipe.Eval(ctx, text, []string{key}, args...)
 	_, execErr := pipe.Exec(ctx)
 	result, err := run.Result()
-	if err != nil || result != wroteFirm {
+	if err != nil || !wrote(result) {
 		return result, err
 	}
 	if err := about.Err(); err != nil {

@@ -126,16 +126,16 @@ func TestFirmWaits(t *testing.T) {
 		ok                              bool
 		asksReplica, asksDisk           bool
 	}{
-		{"old server alone", "redis_version:7.0.15\r\naof_enabled:1", "", "", ":1", true, false, false},
-		{"disk confirms", "redis_version:7.2.0\r\naof_enabled:1", "", "*2\r\n:1\r\n:0", ":1", true, false, true},
-		{"disk does not", "redis_version:7.2.0\r\naof_enabled:1", "", "*2\r\n:0\r\n:0", ":1", false, false, true},
-		{"no file to confirm", "redis_version:7.2.0\r\naof_enabled:0", "", "", ":1", true, false, false},
-		{"WAITAOF fails", "redis_version:7.4.0\r\naof_enabled:1", "", "-ERR WAITAOF cannot be used", ":1", false, false, true},
-		{"replica and disk confirm", "redis_version:8.0.0\r\nslave0:state=online\r\naof_enabled:1", ":1", "*2\r\n:1\r\n:0", ":1", true, true, true},
-		{"replica does not", "redis_version:8.0.0\r\nslave0:state=online\r\naof_enabled:1", ":0", "*2\r\n:1\r\n:0", ":1", false, true, false},
-		{"replica copies still", "redis_version:7.0.0\r\nslave0:state=wait_bgsave", ":0", "", ":1", true, false, false},
+		{"old server alone", "redis_version:7.0.15\r\naof_enabled:1", "", "", bulk("n"), true, false, false},
+		{"disk confirms", "redis_version:7.2.0\r\naof_enabled:1", "", "*2\r\n:1\r\n:0", bulk("n"), true, false, true},
+		{"disk does not", "redis_version:7.2.0\r\naof_enabled:1", "", "*2\r\n:0\r\n:0", bulk("n"), false, false, true},
+		{"no file to confirm", "redis_version:7.2.0\r\naof_enabled:0", "", "", bulk("n"), true, false, false},
+		{"WAITAOF fails", "redis_version:7.4.0\r\naof_enabled:1", "", "-ERR WAITAOF cannot be used", bulk("n"), false, false, true},
+		{"replica and disk confirm", "redis_version:8.0.0\r\nslave0:state=online\r\naof_enabled:1", ":1", "*2\r\n:1\r\n:0", bulk("n"), true, true, true},
+		{"replica does not", "redis_version:8.0.0\r\nslave0:state=online\r\naof_enabled:1", ":0", "*2\r\n:1\r\n:0", bulk("n"), false, true, false},
+		{"replica copies still", "redis_version:7.0.0\r\nslave0:state=wait_bgsave", ":0", "", bulk("n"), true, false, false},
 		{"conflict asks nobody", "redis_version:8.0.0\r\nslave0:state=online\r\naof_enabled:1", ":1", "", ":0", false, false, false},
-		{"nothing is known", "", "", "", ":1", false, false, false},
+		{"nothing is known", "", "", "", bulk("n"), false, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t, func(cmd string, _ []string) string {

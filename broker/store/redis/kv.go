@@ -17,22 +17,40 @@ const grace = time.Minute
 
 // casText is the compare-and-set. ARGV: the version that must be there (0 for
 // none), the new one, milliseconds to live (0 for ever, negative: over already),
-// expiry as we know it, firm, value.
+// expiry as we know it, firm, value, a name for the item should it be made, the
+// channel and the record of a firm write, and the item's own channel and message.
+// Publishing belongs to the write: whoever hears it may read it, and no broken
+// connection comes between the two.
+//
+// Fields: v version, e expiry, f firm, d value, b the name, by which an item is
+// told from an earlier one of its key, and w the version of the last firm write.
 const casText = `
-local have = redis.call('HGET', KEYS[1], 'v')
-if (have or '0') ~= ARGV[1] then return 0 end
+local have = redis.call('HMGET', KEYS[1], 'v', 'b')
+if (have[1] or '0') ~= ARGV[1] then return 0 end
+local name = have[2] or ARGV[7]
 local ttl = tonumber(ARGV[3])
-if ttl < 0 then redis.call('DEL', KEYS[1]) return 1 end
-redis.call('HSET', KEYS[1], 'v', ARGV[2], 'e', ARGV[4], 'f', ARGV[5], 'd', ARGV[6])
-if ttl > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) else redis.call('PERSIST', KEYS[1]) end
-return 1`
+if ttl < 0 then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('HSET', KEYS[1], 'v', ARGV[2], 'e', ARGV[4], 'f', ARGV[5], 'd', ARGV[6], 'b', name)
+  if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'w', ARGV[2]) end
+  if ttl > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) else redis.call('PERSIST', KEYS[1]) end
+  if ARGV[8] ~= '' then redis.call('PUBLISH', ARGV[8], '{"b":"' .. name .. '",' .. ARGV[9]) end
+end
+if ARGV[10] ~= '' then redis.call('PUBLISH', ARGV[10], ARGV[11]) end
+return name`
 
 var casScript = goredis.NewScript(casText)
 
 // Get returns the item or store.ErrNotFound.
 func (s *Store) Get(ctx context.Context, k store.Key) (store.Item, error) {
 	var fields []any
-	err := s.read(ctx, func() (err error) {
+	ctx, done, err := s.ask(ctx)
+	if err != nil {
+		return store.Item{}, s.fail("get", err)
+	}
+	defer done()
+	err = s.read(ctx, func() (err error) {
 		fields, err = s.c.HMGet(ctx, s.itemKey(k), "v", "e", "f", "d").Result()
 		return err
 	})
@@ -72,15 +90,16 @@ func decode(k store.Key, fields []any) (it store.Item, found bool, err error) {
 // never an item that no List finds. A create writes them once more afterwards:
 // somebody may have found the first ones dangling and removed them.
 func (s *Store) Put(ctx context.Context, it store.Item) (uint64, error) {
-	if err := ctx.Err(); err != nil {
+	ctx, done, err := s.ask(ctx)
+	if err != nil {
 		return 0, s.fail("put", err)
 	}
+	defer done()
 	if err := s.addHints(ctx, &it); err != nil {
 		return 0, s.fail("put", err)
 	}
 	args := s.casArgs(&it)
 	var result any
-	var err error
 	if it.Firm {
 		result, err = s.firm(ctx, "put", s.itemKey(it.Key), casText, args...)
 	} else if result, err = s.script(ctx, casScript, casText, s.itemKey(it.Key), args...); err != nil {
@@ -89,7 +108,7 @@ func (s *Store) Put(ctx context.Context, it store.Item) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if result != wroteFirm {
+	if !wrote(result) {
 		return 0, store.ErrConflict
 	}
 	if it.Version == 0 {
@@ -110,14 +129,25 @@ func (s *Store) casArgs(it *store.Item) []any {
 			ttl = -1
 		}
 	}
-	firm := "0"
+	firm, firmChannel, record := "0", "", ""
 	if it.Firm {
-		firm = "1"
+		firm, firmChannel, record = "1", s.firmChannel(), firmRecordOf(it).tail()
+	}
+	channel := ""
+	if it.Tell.Topic != "" {
+		channel = s.channel(it.Tell.Topic)
 	}
 	return []any{
 		strconv.FormatUint(it.Version, 10), strconv.FormatUint(it.Version+1, 10),
 		strconv.FormatInt(ttl, 10), strconv.FormatInt(expires, 10), firm, it.Value,
+		token(), firmChannel, record, channel, it.Tell.Data,
 	}
+}
+
+// wrote reports whether a script has written: it then returns the item's name.
+func wrote(result any) bool {
+	_, ok := result.(string)
+	return ok
 }
 
 // addHints lists the item under its kind and its index entries. Doing it twice
@@ -136,19 +166,29 @@ func (s *Store) addHints(ctx context.Context, it *store.Item) error {
 
 // Delete removes the item. Its hints go when somebody comes across them.
 func (s *Store) Delete(ctx context.Context, k store.Key) error {
-	if err := ctx.Err(); err != nil {
+	ctx, done, err := s.ask(ctx)
+	if err != nil {
 		return s.fail("delete", err)
 	}
-	_, err := s.firm(ctx, "delete", s.itemKey(k), deleteText)
+	defer done()
+	rec := firmRecord{Kind: k.Kind, ID: k.ID, Deleted: true}
+	_, err = s.firm(ctx, "delete", s.itemKey(k), deleteText, s.firmChannel(), rec.tail(), deletedFor.Milliseconds())
 	return err
 }
 
-// deleteText says whether the item was firm: its deletion then is, too.
+// deleteText deletes. If the item was ever written firmly its deletion is firm,
+// too: it is told with the version that it ended at, and field g keeps its name
+// for a while, so that a replica that missed the news does not take the item for
+// lost and make it again. What has no v is not there.
 const deleteText = `
-local firm = redis.call('HGET', KEYS[1], 'f')
+local have = redis.call('HMGET', KEYS[1], 'v', 'b', 'w')
+if not have[1] then return 0 end
 redis.call('DEL', KEYS[1])
-if firm == '1' then return 1 end
-return 0`
+if not have[3] then return 0 end
+redis.call('HSET', KEYS[1], 'g', have[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PUBLISH', ARGV[1], '{"b":"' .. have[2] .. '","v":' .. have[1] .. ',' .. ARGV[2])
+return have[2]`
 
 // maxPage bounds what one round of List asks for.
 const maxPage = 500
@@ -161,6 +201,11 @@ func (s *Store) List(ctx context.Context, kind, index, value, after string, limi
 	if index == "" {
 		value = ""
 	}
+	ctx, done, err := s.ask(ctx)
+	if err != nil {
+		return nil, s.fail("list", err)
+	}
+	defer done()
 	key := s.indexKey(kind, index, value)
 	var items []store.Item
 	for len(items) < limit {
@@ -235,17 +280,17 @@ func (s *Store) dropHints(ctx context.Context, key, kindPart string, ids []strin
 		s.cfg.Log.Debug("redis: dangling index entries stay", "error", s.target.scrub(err.Error()))
 	}
 	// Also when the removal failed: it may have happened, with its reply lost.
-	there := make([]*goredis.IntCmd, len(ids))
+	there := make([]*goredis.BoolCmd, len(ids))
 	_, err := s.c.Pipelined(ctx, func(p goredis.Pipeliner) error {
 		for i, id := range ids {
-			there[i] = p.Exists(ctx, s.prefix+kindPart+":"+id)
+			there[i] = p.HExists(ctx, s.prefix+kindPart+":"+id, "v")
 		}
 		return nil
 	})
 	var back []goredis.Z
 	for i, id := range ids {
 		// What cannot be asked is put back: a dangling hint costs nothing.
-		if err != nil || there[i].Val() != 0 {
+		if err != nil || there[i].Val() {
 			back = append(back, goredis.Z{Member: id})
 		}
 	}

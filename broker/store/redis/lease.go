@@ -33,16 +33,18 @@ func token() string { return rand.Text() }
 // Lease takes the named lease or returns store.ErrLeaseHeld. A failover may lose
 // it, so that two hold it for a while: what runs under a lease must bear that.
 func (s *Store) Lease(ctx context.Context, name string, ttl time.Duration) (context.Context, func(), error) {
-	if err := ctx.Err(); err != nil {
+	asked, done, err := s.ask(ctx)
+	if err != nil {
 		return nil, nil, s.fail("lease", err)
 	}
+	defer done()
 	if ttl < 10*time.Millisecond {
 		return nil, nil, fmt.Errorf("redis: lease %q: ttl %v is too short", name, ttl)
 	}
 	l := &lease{s: s, key: s.prefix + "lease:" + name, token: token(), ttl: ttl, done: make(chan struct{})}
 	// Counted from before it was asked for, it ends here no later than there.
 	began := time.Now()
-	_, err := s.once(ctx, "set", l.key, l.token, "nx", "px", ttl.Milliseconds())
+	_, err = s.once(asked, "set", l.key, l.token, "nx", "px", ttl.Milliseconds())
 	if errors.Is(err, goredis.Nil) {
 		return nil, nil, store.ErrLeaseHeld
 	}

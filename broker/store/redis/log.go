@@ -38,9 +38,11 @@ func (s *Store) logKey(topic string) string { return s.prefix + "log:" + topic }
 // Append adds an entry to the topic's stream. With appendonly it outlives the
 // process once it is acknowledged, as every write does.
 func (s *Store) Append(ctx context.Context, topic string, entry []byte) (uint64, error) {
-	if err := ctx.Err(); err != nil {
+	ctx, done, err := s.ask(ctx)
+	if err != nil {
 		return 0, s.fail("append", err)
 	}
+	defer done()
 	v, err := s.script(ctx, appendScript, appendText, s.logKey(topic), entry)
 	if err != nil {
 		return 0, s.fail("append", err)
@@ -62,7 +64,12 @@ func (s *Store) Read(ctx context.Context, topic string, after uint64, limit int)
 	var lines []line
 	if limit > 0 && after < math.MaxInt64 {
 		var messages []goredis.XMessage
-		err := s.read(ctx, func() (err error) {
+		ctx, done, err := s.ask(ctx)
+		if err != nil {
+			return nil, s.fail("read log", err)
+		}
+		defer done()
+		err = s.read(ctx, func() (err error) {
 			messages, err = s.c.XRangeN(ctx, s.logKey(topic), strconv.FormatUint(after+1, 10)+"-0", "+", int64(limit)).Result()
 			return err
 		})

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,6 +59,10 @@ type Store struct {
 	bus  bus
 
 	sweep sweepState
+	// known are the firm writes that may have to be made again.
+	known known
+	// silent is when a command last got no answer in time.
+	silent atomic.Int64
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
@@ -104,9 +110,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.Close()
 		return nil, err
 	}
+	s.known.init()
 	s.bus.init(s)
 	s.spawn(s.bus.listen)
 	s.spawn(s.bus.beat)
+	s.spawn(s.reassert)
 	select {
 	case <-s.bus.first:
 	case <-ctx.Done():
@@ -243,6 +251,28 @@ func (s *Store) read(ctx context.Context, run func() error) error {
 	return err
 }
 
+// askLimit is how long a command may take, and how long none is sent after one
+// that got no answer, while nothing is heard of the server: a paused one leaves
+// its connections up, and every request would hang on it.
+const askLimit = time.Second
+
+var errSilent = errors.New("the server does not answer")
+
+// ask begins a command.
+func (s *Store) ask(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	if err := ctx.Err(); err != nil {
+		return ctx, nil, err
+	}
+	if !s.Stale() {
+		return ctx, func() {}, nil
+	}
+	if at := s.silent.Load(); at != 0 && time.Duration(int64(s.bus.now())-at) < askLimit {
+		return ctx, nil, errSilent
+	}
+	ctx, done := context.WithTimeout(ctx, askLimit)
+	return ctx, done, nil
+}
+
 // fail turns an error of the library into one of ours. Its text is taken over
 // without credentials (old servers echo a command that they do not know, AUTH
 // included); the error itself is not wrapped.
@@ -250,7 +280,14 @@ func (s *Store) fail(what string, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return fmt.Errorf("redis: %s: %w", what, context.Canceled)
 	}
+	if errors.Is(err, errSilent) {
+		return fmt.Errorf("redis: %s: %w: %w", what, store.ErrUnavailable, err)
+	}
 	relearn(s.c)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, goredis.ErrPoolTimeout) {
+		s.silent.Store(int64(s.bus.now()))
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("redis: %s: %w: %w", what, store.ErrUnavailable, context.DeadlineExceeded)
@@ -259,7 +296,7 @@ func (s *Store) fail(what string, err error) error {
 }
 
 // reserved are the name spaces beside those of the kinds.
-var reserved = map[string]bool{"ix": true, "log": true, "bus": true, "beat": true, "lease": true, "meta": true}
+var reserved = map[string]bool{"ix": true, "log": true, "bus": true, "beat": true, "firm": true, "lease": true, "meta": true}
 
 // escape keeps a ":" inside a name from shifting the parts of a key.
 var escape = strings.NewReplacer("%", "%25", ":", "%3A")

@@ -48,18 +48,22 @@ func (b *bus) init() { b.subs = map[string]map[*subscriber]struct{}{} }
 
 // Publish sends msg to every subscriber of the topic.
 func (s *Store) Publish(_ context.Context, topic string, msg []byte) error {
+	s.publish(store.Message{Topic: topic, Data: msg})
+	return nil
+}
+
+func (s *Store) publish(m store.Message) {
 	b := &s.bus
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for sub := range b.subs[topic] {
+	for sub := range b.subs[m.Topic] {
 		select {
-		case sub.ch <- msg:
+		case sub.ch <- m.Data:
 		default:
 			close(sub.ch)
-			delete(b.subs[topic], sub)
+			delete(b.subs[m.Topic], sub)
 		}
 	}
-	return nil
 }
 
 // Subscribe returns the topic's messages until ctx ends.

@@ -99,15 +99,21 @@ func (s *Store) open(ctx context.Context) error {
 		return fmt.Errorf("sqlite: %w", err)
 	}
 	s.write.SetMaxOpenConns(1)
-	if _, err := s.write.ExecContext(ctx, schema); err != nil {
+	// Before anything is written: what a newer program has made is not ours to change.
+	var there, major int
+	if err := s.write.QueryRowContext(ctx, `select count(*) from sqlite_master where name = 'meta'`).Scan(&there); err != nil {
 		return fmt.Errorf("sqlite: %s: %w", s.cfg.Path, err)
 	}
-	var major int
-	if err := s.write.QueryRowContext(ctx, `select major from meta`).Scan(&major); err != nil {
-		return fmt.Errorf("sqlite: read the schema's version: %w", err)
+	if there > 0 {
+		if err := s.write.QueryRowContext(ctx, `select major from meta`).Scan(&major); err != nil {
+			return fmt.Errorf("sqlite: read the schema's version: %w", err)
+		}
 	}
 	if major > schemaMajor {
 		return fmt.Errorf("sqlite: %s was written by a newer Gatehouse (schema %d, this one knows %d); start the newer program", s.cfg.Path, major, schemaMajor)
+	}
+	if _, err := s.write.ExecContext(ctx, schema); err != nil {
+		return fmt.Errorf("sqlite: %s: %w", s.cfg.Path, err)
 	}
 	if s.read, err = sql.Open("sqlite", dsn("query_only(1)", "cache_size(-2000)")); err != nil {
 		return fmt.Errorf("sqlite: %w", err)

@@ -143,6 +143,10 @@ func (w *writer) run(batch []*job) {
 		if err != nil {
 			j.result, j.err = 0, unavailable("write", err)
 		}
+		// Here and not by the caller, who may have gone: what is written is told.
+		if tell := j.item.Tell; j.err == nil && tell.Topic != "" {
+			w.s.publish(tell)
+		}
 		close(j.done)
 	}
 }
@@ -157,6 +161,15 @@ func (w *writer) commit(batch []*job) (err error) {
 	}
 	full := w.s.cfg.Durability == "full"
 	for _, j := range batch {
+		if full {
+			break
+		}
+		if j.op == opDelete { // as firmly as it was written
+			err := w.conn.QueryRowContext(context.Background(), `select firm from items where kind = ? and id = ?`, j.item.Kind, j.item.ID).Scan(&full)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+		}
 		full = full || j.item.Firm
 	}
 	if full != w.full {
@@ -216,6 +229,9 @@ func (w *writer) apply(j *job) error {
 
 func (w *writer) put(j *job) error {
 	it := &j.item
+	if it.Value == nil {
+		it.Value = []byte{} // nil would be NULL
+	}
 	var res sql.Result
 	var err error
 	if it.Version == 0 {

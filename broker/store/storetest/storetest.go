@@ -3,7 +3,6 @@
 package storetest
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -49,7 +48,10 @@ func Run(t *testing.T, size Size, open func(t *testing.T) store.Store) {
 		{"values", values},
 		{"log", logs},
 		{"bus", busDelivers},
+		{"tells", tells},
+		{"lost link", lostLink},
 		{"leases", leases},
+		{"lease fencing", leaseFencing},
 		{"context", contexts},
 	}
 	for _, p := range parts {
@@ -290,7 +292,7 @@ func values(t *testing.T, s store.Store, kind string) {
 	for i := range big {
 		big[i] = byte(i * 7)
 	}
-	for name, v := range map[string][]byte{"nul": {0, 1, 2, 0xff, '\r', '\n'}, "empty": {}, "big": big} {
+	for name, v := range map[string][]byte{"nul": {0, 1, 2, 0xff, '\r', '\n'}, "empty": {}, "nil": nil, "big": big} {
 		k := store.Key{Kind: kind, ID: "id with: odd {characters} / " + name}
 		put(t, s, store.Item{Key: k, Value: v, Index: map[string]string{"odd:name": "odd:value {x}"}})
 		it, err := s.Get(t.Context(), k)
@@ -299,142 +301,7 @@ func values(t *testing.T, s store.Store, kind string) {
 		}
 	}
 	items, err := s.List(t.Context(), kind, "odd:name", "odd:value {x}", "", 10)
-	if err != nil || len(items) != 3 {
+	if err != nil || len(items) != 4 {
 		t.Errorf("List by an odd index = %d items, %v", len(items), err)
-	}
-}
-
-func logs(t *testing.T, s store.Store, kind string) {
-	var last uint64
-	for i := range 50 {
-		pos, err := s.Append(t.Context(), kind, fmt.Append(nil, i))
-		if err != nil || pos <= last {
-			t.Fatalf("Append %d = %d after %d, %v", i, pos, last, err)
-		}
-		last = pos
-		if _, err := s.Append(t.Context(), kind+"other", []byte("other")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var after uint64
-	n := 0
-	for {
-		seq, err := s.Read(t.Context(), kind, after, 8)
-		if err != nil {
-			t.Fatal(err)
-		}
-		page := 0
-		for pos, entry := range seq {
-			if pos <= after || string(entry) != fmt.Sprint(n) {
-				t.Fatalf("entry %d at %d after %d = %q", n, pos, after, entry)
-			}
-			after = pos
-			n++
-			page++
-		}
-		if page == 0 {
-			break
-		}
-	}
-	if n != 50 {
-		t.Fatalf("the log gave %d entries of 50", n)
-	}
-}
-
-func receive(t *testing.T, ch <-chan []byte) (string, bool) {
-	t.Helper()
-	select {
-	case msg, ok := <-ch:
-		return string(msg), ok
-	case <-time.After(10 * time.Second):
-		t.Fatal("no message in ten seconds")
-		return "", false
-	}
-}
-
-func busDelivers(t *testing.T, s store.Store, kind string) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	a, err := s.Subscribe(ctx, kind)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := s.Subscribe(ctx, kind)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 20 {
-		if err := s.Publish(t.Context(), kind, fmt.Append(nil, i)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, ch := range []<-chan []byte{a, b} {
-		for i := range 20 {
-			if msg, ok := receive(t, ch); !ok || msg != fmt.Sprint(i) {
-				t.Fatalf("message %d = %q, %v", i, msg, ok)
-			}
-		}
-	}
-	cancel()
-	deadline := time.After(10 * time.Second)
-	for {
-		select {
-		case _, ok := <-a:
-			if !ok {
-				return
-			}
-		case <-deadline:
-			t.Fatal("the subscription outlives its context")
-		}
-	}
-}
-
-func leases(t *testing.T, s store.Store, kind string) {
-	held, release, err := s.Lease(t.Context(), kind, 5*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := s.Lease(t.Context(), kind, 5*time.Second); !errors.Is(err, store.ErrLeaseHeld) {
-		t.Fatalf("a second holder: %v, want ErrLeaseHeld", err)
-	}
-	if held.Err() != nil {
-		t.Fatal("the lease ended by itself")
-	}
-	release()
-	select {
-	case <-held.Done():
-	case <-time.After(10 * time.Second):
-		t.Fatal("release does not end the lease")
-	}
-	_, release, err = s.Lease(t.Context(), kind, 5*time.Second)
-	if err != nil {
-		t.Fatalf("a lease that was released: %v", err)
-	}
-	release()
-	var got atomic.Int32
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			if _, _, err := s.Lease(t.Context(), kind+"race", 5*time.Second); err == nil {
-				got.Add(1)
-			} else if !errors.Is(err, store.ErrLeaseHeld) {
-				t.Errorf("lease in a race: %v", err)
-			}
-		})
-	}
-	wg.Wait()
-	if got.Load() != 1 {
-		t.Fatalf("%d of 16 got the lease", got.Load())
-	}
-}
-
-func contexts(t *testing.T, s store.Store, kind string) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := s.Get(ctx, store.Key{Kind: kind, ID: "a"}); err == nil || errors.Is(err, store.ErrNotFound) {
-		t.Errorf("Get under a cancelled context: %v; nothing may be concluded from it", err)
-	}
-	if _, err := s.Put(ctx, store.Item{Key: store.Key{Kind: kind, ID: "a"}}); err == nil {
-		t.Error("Put under a cancelled context reports success")
 	}
 }
