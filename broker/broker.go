@@ -145,7 +145,7 @@ func (b *Broker) domain(sealer *store.Sealer, tokens grant.TokensConfig) (err er
 	if b.clients, err = grant.NewClients(cfg.Clients, cfg.Resources, cfg.Issuer); err != nil {
 		return err
 	}
-	b.ledger, err = grant.New(grant.Config{KV: b.store, Sealer: sealer, MAC: b.keys, Tokens: tokens, Now: b.now})
+	b.ledger, err = grant.New(grant.Config{KV: b.store, Sealer: sealer, MAC: b.keys, Tokens: tokens, OutageGrace: *cfg.Sessions.WithDefaults().OutageGrace, Now: b.now})
 	return err
 }
 
@@ -185,7 +185,7 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 	b.sessions.SetRenewer(b.door)
 	if b.issuer, err = issuer.New(issuer.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Clients: b.clients, Ledger: b.ledger, Keys: b.keys, Sessions: b.sessions, Users: b.users,
-		SignIn: authorizeDoor{b.door}, Sealer: sealer, Events: b.events, Tokens: tokens, Now: b.now, Log: b.log,
+		SignIn: authorizeDoor{b.door}, Sealer: sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Now: b.now, Log: b.log,
 	}); err != nil {
 		return err
 	}
@@ -224,6 +224,19 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 			return out
 		},
 	})
+	return err
+}
+
+// reachable reports that the store is, for what is issued without writing to it:
+// while it is not, nothing new is issued (docs/security.md SE-3).
+func (b *Broker) reachable(ctx context.Context) error {
+	if !b.store.Stale() {
+		return nil
+	}
+	_, err := b.store.Get(ctx, store.Key{Kind: "reachable", ID: "nothing"})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
 	return err
 }
 

@@ -43,51 +43,76 @@ var ErrNoLease = errors.New("no such lease")
 const leaseTopic = "lease"
 
 type leases struct {
-	cfg  Config
-	c    *store.Collection[Lease]
-	mu   sync.RWMutex
-	gen  uint64
-	held map[string]Lease
+	cfg    Config
+	c      *store.Collection[Lease]
+	mu     sync.RWMutex
+	gen    uint64
+	doubts uint64 // how often news may have been lost
+	held   map[string]heldLease
+}
+
+// heldLease is a lease as last read; after another doubt it is read again.
+type heldLease struct {
+	Lease
+	doubts uint64
 }
 
 const leasesMax = 10_000
 
 func newLeases(cfg Config) *leases {
-	return &leases{cfg: cfg, held: map[string]Lease{}, c: store.NewCollection(cfg.KV, store.CollectionConfig[Lease]{
+	return &leases{cfg: cfg, held: map[string]heldLease{}, c: store.NewCollection(cfg.KV, store.CollectionConfig[Lease]{
 		Kind: "lease", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true, Expires: func(l Lease) time.Time { return l.Expires },
 		Index: func(l Lease) map[string]string { return map[string]string{"owner": l.Owner} },
+		Tell: func(l Lease) store.Message {
+			js, err := json.Marshal(struct{ ID string }{l.ID})
+			if err != nil { // a string always can
+				return store.Message{}
+			}
+			return store.Message{Topic: leaseTopic, Data: js}
+		},
 	})}
 }
 
+// get returns a lease from memory while other replicas are heard. While the
+// store is out of reach it is what was last read: how long that may be used is
+// for the caller's session to say (docs/security.md SE-3).
 func (ls *leases) get(ctx context.Context, id string) (Lease, error) {
 	stale := ls.cfg.Bus.Stale()
 	ls.mu.RLock()
-	l, ok := ls.held[id]
-	gen := ls.gen
+	h, ok := ls.held[id]
+	gen, sure := ls.gen, ok && h.doubts == ls.doubts
 	ls.mu.RUnlock()
-	if ok && !stale {
-		if !ls.cfg.Now().Before(l.Expires) {
+	l := h.Lease
+	if !sure || stale {
+		read, version, err := ls.c.GetVersion(ctx, id)
+		switch {
+		case errors.Is(err, store.ErrNotFound) || err == nil && read.ID != id:
 			return Lease{}, ErrNoLease
+		case err == nil:
+			l = read
+			l.version = version
+			ls.keep(gen, l)
+		case !ok || !errors.Is(err, store.ErrUnavailable):
+			return Lease{}, err
 		}
-		return l, nil
 	}
-	l, version, err := ls.c.GetVersion(ctx, id)
-	if errors.Is(err, store.ErrNotFound) || err == nil && l.ID != id {
+	if !ls.cfg.Now().Before(l.Expires) {
 		return Lease{}, ErrNoLease
 	}
-	if err != nil {
-		return Lease{}, err
-	}
-	l.version = version
+	return l, nil
+}
+
+// keep holds what was read, unless something was forgotten meanwhile.
+func (ls *leases) keep(gen uint64, l Lease) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if ls.gen == gen {
-		if len(ls.held) >= leasesMax {
-			clear(ls.held)
-		}
-		ls.held[id] = l
+	if ls.gen != gen {
+		return
 	}
-	return l, nil
+	if len(ls.held) >= leasesMax {
+		clear(ls.held)
+	}
+	ls.held[l.ID] = heldLease{l, ls.doubts}
 }
 
 func (ls *leases) forget(id string) {
@@ -95,7 +120,7 @@ func (ls *leases) forget(id string) {
 	defer ls.mu.Unlock()
 	ls.gen++
 	if id == "" {
-		clear(ls.held)
+		ls.doubts++
 	} else {
 		delete(ls.held, id)
 	}
@@ -105,6 +130,7 @@ func (ls *leases) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		news, err := ls.cfg.Bus.Subscribe(ctx, leaseTopic)
 		if err == nil {
+			ls.forget("") // what was read before anybody listened may have changed unheard
 			for raw := range news {
 				var m struct{ ID string }
 				if json.Unmarshal(raw, &m) == nil {
@@ -132,14 +158,7 @@ func (g *Gateway) PutLease(ctx context.Context, l Lease) error {
 	if err := g.leases.c.Put(ctx, l.ID, l); err != nil {
 		return err
 	}
-	g.leases.forget(l.ID)
-	js, err := json.Marshal(struct{ ID string }{l.ID})
-	if err == nil {
-		err = g.cfg.Bus.Publish(ctx, leaseTopic, js)
-	}
-	if err != nil {
-		g.cfg.Log.Warn("lease: other replicas were not told of a change", "err", err)
-	}
+	g.leases.forget(l.ID) // the others were told by the write itself
 	return nil
 }
 

@@ -227,7 +227,9 @@ const (
 	aliveMax = 20_000
 )
 
-// Alive is Grant for hot paths: nil while the grant has not ended.
+// Alive is Grant for hot paths: nil while the grant has not ended. What was so
+// goes on for the outage grace if the store is out of reach (docs/security.md
+// SE-3).
 func (l *Ledger) Alive(ctx context.Context, id string) error {
 	now := l.cfg.Now()
 	l.mu.Lock()
@@ -237,6 +239,9 @@ func (l *Ledger) Alive(ctx context.Context, id string) error {
 		return nil
 	}
 	if _, err := l.Grant(ctx, id); err != nil {
+		if ok && errors.Is(err, store.ErrUnavailable) && now.Sub(at) < l.cfg.OutageGrace {
+			return nil
+		}
 		return err
 	}
 	l.mu.Lock()

@@ -71,7 +71,10 @@ type Config struct {
 	Sealer *store.Sealer
 	MAC    macer
 	Tokens TokensConfig
-	Now    func() time.Time
+	// OutageGrace is sessions.outage_grace: how long Alive believes what the
+	// store said before it fell silent.
+	OutageGrace time.Duration
+	Now         func() time.Time
 }
 
 // Ledger keeps codes, grants, consents and pending requests. It is safe for

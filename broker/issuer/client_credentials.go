@@ -30,6 +30,9 @@ func (is *Issuer) clientCredentials(t tokenRequest) (tokenResponse, error) {
 			return tokenResponse{}, oauth(errInvalidScope, "A scope is not allowed for this client.", nil)
 		}
 	}
+	if err := is.cfg.Reachable(t.r.Context()); err != nil {
+		return tokenResponse{}, err
+	}
 	now := is.cfg.Now()
 	c := token.Claims{
 		"sub": t.client.ClientID, "aud": aud, "iat": now.Unix(), "exp": now.Add(is.cfg.Tokens.AccessTTL).Unix(), "jti": rand.Text(),

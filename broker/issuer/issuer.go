@@ -68,8 +68,10 @@ type Config struct {
 	Sealer   *store.Sealer
 	Events   *event.Recorder
 	Tokens   grant.TokensConfig
-	Now      func() time.Time
-	Log      *slog.Logger
+	// Reachable fails while the store cannot be asked: nothing is issued then.
+	Reachable func(context.Context) error
+	Now       func() time.Time
+	Log       *slog.Logger
 }
 
 // Issuer answers the protocol's endpoints. It is safe for concurrent use.
@@ -83,7 +85,7 @@ type Issuer struct {
 
 // New checks the configuration and compiles the clients' claims.
 func New(cfg Config) (*Issuer, error) {
-	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Reachable == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("issuer: the configuration is incomplete")
 	}
 	u, err := url.Parse(cfg.Issuer)

@@ -8,11 +8,16 @@ import (
 // cache holds what this replica has read. What is in it holds without asking
 // the store as long as the bus is heard; every message about a session removes
 // it. generation keeps a slow read from putting back what was just removed.
+//
+// When messages may have been lost nothing is removed, but all is in doubt: it
+// is read again at its next use, and goes on for sessions.outage_grace if the
+// store is out of reach, too (docs/security.md SE-3).
 type cache struct {
 	mu       sync.RWMutex
 	gen      uint64
+	doubts   uint64 // how often messages may have been lost
 	sessions map[string]*entry
-	handles  map[string]handle
+	handles  map[string]heldHandle
 	watched  map[string]*watch
 }
 
@@ -21,8 +26,14 @@ type entry struct {
 	s        Session
 	seen     time.Time // last use, not yet in the store when after written
 	written  time.Time
-	verified time.Time // when the store last said so
+	verified time.Time // when the store last said so, or for one in doubt the bus was last heard
 	asked    time.Time // when a recheck was last asked for
+	doubts   uint64    // the cache's when it was read; another now means doubt
+}
+
+type heldHandle struct {
+	handle
+	doubts uint64
 }
 
 type watch struct {
@@ -34,7 +45,7 @@ type watch struct {
 const cacheMax = 10_000
 
 func newCache() *cache {
-	return &cache{sessions: map[string]*entry{}, handles: map[string]handle{}, watched: map[string]*watch{}}
+	return &cache{sessions: map[string]*entry{}, handles: map[string]heldHandle{}, watched: map[string]*watch{}}
 }
 
 func (c *cache) generation() uint64 {
@@ -43,17 +54,19 @@ func (c *cache) generation() uint64 {
 	return c.gen
 }
 
-func (c *cache) get(id string) *entry {
+// get returns what is held of a session, and whether it is beyond doubt.
+func (c *cache) get(id string) (e *entry, sure bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.sessions[id]
+	e = c.sessions[id]
+	return e, e != nil && e.doubts == c.doubts
 }
 
-func (c *cache) handle(id string) (handle, bool) {
+func (c *cache) handle(id string) (h handle, held, sure bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	h, ok := c.handles[id]
-	return h, ok
+	hh, ok := c.handles[id]
+	return hh.handle, ok, ok && hh.doubts == c.doubts
 }
 
 // put keeps what was read after gen was taken, unless something was removed
@@ -61,7 +74,7 @@ func (c *cache) handle(id string) (handle, bool) {
 func (c *cache) put(gen uint64, s Session, now time.Time) *entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := &entry{s: s, seen: s.Seen, written: s.Seen, verified: now}
+	e := &entry{s: s, seen: s.Seen, written: s.Seen, verified: now, doubts: c.doubts}
 	if c.gen != gen {
 		return e
 	}
@@ -114,7 +127,7 @@ func (c *cache) putHandle(gen uint64, id string, h handle) {
 			}
 		}
 	}
-	c.handles[id] = h
+	c.handles[id] = heldHandle{h, c.doubts}
 }
 
 // forget removes a session so that the next use reads it. With ended, whoever
@@ -139,25 +152,40 @@ func (c *cache) forgetHandle(id string) {
 	delete(c.handles, id)
 }
 
-// forgetUser removes a user's sessions ("" = everybody's) and returns the ids
-// of those that are watched and must be looked at again.
+// forgetUser removes a user's sessions and returns the ids of those that are
+// watched and must be looked at again: the user's, and whose nobody knows.
 func (c *cache) forgetUser(userID string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gen++
+	var ids []string
+	for id := range c.watched {
+		if e := c.sessions[id]; e == nil || e.s.UserID == userID {
+			ids = append(ids, id)
+		}
+	}
 	for id, e := range c.sessions {
-		if userID == "" || e.s.UserID == userID {
+		if e.s.UserID == userID {
 			delete(c.sessions, id)
 		}
 	}
-	if userID == "" {
-		clear(c.handles)
-	}
-	ids := make([]string, 0, len(c.watched))
-	for id := range c.watched {
-		ids = append(ids, id)
-	}
 	return ids
+}
+
+// doubt puts everything in doubt. heard is when the bus was last heard: until
+// then all of it was true.
+func (c *cache) doubt(heard time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen++
+	for _, e := range c.sessions {
+		e.mu.Lock()
+		if e.doubts == c.doubts && heard.After(e.verified) {
+			e.verified = heard
+		}
+		e.mu.Unlock()
+	}
+	c.doubts++
 }
 
 func (c *cache) watch(id string) *watch {
@@ -191,7 +219,7 @@ func (c *cache) watchedIDs() []string {
 }
 
 func (c *cache) seen(id string) (time.Time, bool) {
-	e := c.get(id)
+	e, _ := c.get(id)
 	if e == nil {
 		return time.Time{}, false
 	}

@@ -22,8 +22,8 @@ func (m *Manager) LookupHost(ctx context.Context, h Handle, host string) (Sessio
 		return Session{}, ErrNoSession
 	}
 	id := store.HashID(string(h))
-	rec, ok := m.cache.handle(id)
-	if !ok || m.cfg.Bus.Stale() {
+	rec, ok, sure := m.cache.handle(id)
+	if !sure || !m.hearing(m.cfg.Now()) {
 		gen := m.cache.generation()
 		fresh, err := m.handles.Get(ctx, id)
 		switch {
@@ -48,11 +48,11 @@ func (m *Manager) LookupHost(ctx context.Context, h Handle, host string) (Sessio
 // memory unless this replica may be missing news.
 func (m *Manager) Get(ctx context.Context, id string) (Session, error) {
 	now := m.cfg.Now()
-	e := m.cache.get(id)
-	if e == nil || m.cfg.Bus.Stale() {
+	e, sure := m.cache.get(id)
+	if !sure || !m.hearing(now) {
 		fresh, err := m.load(ctx, id)
 		if err != nil {
-			if e == nil || !m.excused(err, e, now) {
+			if e == nil || !m.excused(err, e, sure, now) {
 				return Session{}, err
 			}
 		} else {
@@ -88,14 +88,36 @@ func (m *Manager) Get(ctx context.Context, id string) (Session, error) {
 	return s, nil
 }
 
-// excused reports whether a session may go on although the store did not answer.
-func (m *Manager) excused(err error, e *entry, now time.Time) bool {
+// hearing reports whether this replica hears the others, so that what it holds
+// is true, and remembers when it last did.
+func (m *Manager) hearing(now time.Time) bool {
+	if m.cfg.Bus.Stale() {
+		return false
+	}
+	if at := now.UnixNano(); at-m.heard.Load() > int64(heardStep) {
+		m.heard.Store(at)
+	}
+	return true
+}
+
+// heardStep keeps hot paths from writing one word all the time.
+const heardStep = 50 * time.Millisecond
+
+func (m *Manager) lastHeard() time.Time { return time.Unix(0, m.heard.Load()) }
+
+// excused reports whether a session may go on although the store did not answer:
+// until outage_grace after it was last known to be true.
+func (m *Manager) excused(err error, e *entry, sure bool, now time.Time) bool {
 	if errors.Is(err, ErrEnded) || errors.Is(err, ErrNoSession) || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return now.Sub(e.verified) < *m.cfg.Limits.OutageGrace
+	last := e.verified
+	if heard := m.lastHeard(); sure && heard.After(last) {
+		last = heard
+	}
+	return now.Sub(last) < *m.cfg.Limits.OutageGrace
 }
 
 // load reads a session and whether its user's epoch still is what it was made

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -51,6 +52,7 @@ type Manager struct {
 	renewals *store.Collection[Renewal]
 	renewer  Renewer
 	cache    *cache
+	heard    atomic.Int64 // when the bus was last heard, in nanoseconds since 1970
 	flight   singleflight.Group
 	recheck  chan string
 }
@@ -85,7 +87,7 @@ func New(cfg Config) (*Manager, error) {
 			return ix
 		}}
 	m.sessions = store.NewCollection(cfg.KV, sc)
-	sc.Firm = true
+	sc.Firm, sc.Tell = true, func(s Session) store.Message { return message{Session: s.ID, Ended: !s.Ended.IsZero()}.tell() }
 	m.firm = store.NewCollection(cfg.KV, sc)
 	m.handles = store.NewCollection(cfg.KV, store.CollectionConfig[handle]{Kind: "handle", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(h handle) time.Time { return h.Expires }})
 	m.tickets = store.NewCollection(cfg.KV, store.CollectionConfig[ticket]{Kind: "ticket", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(t ticket) time.Time { return t.Expires }})

@@ -19,12 +19,17 @@ type message struct {
 	Handle  string `json:"h,omitempty"`
 }
 
-func (m *Manager) publish(ctx context.Context, msg message) error {
+// tell is the message as the bus carries it.
+func (msg message) tell() store.Message {
 	js, err := json.Marshal(msg)
-	if err != nil {
-		return err
+	if err != nil { // strings and a bool always can
+		return store.Message{}
 	}
-	if err := m.cfg.Bus.Publish(ctx, topic, js); err != nil {
+	return store.Message{Topic: topic, Data: js}
+}
+
+func (m *Manager) publish(ctx context.Context, msg message) error {
+	if err := m.cfg.Bus.Publish(ctx, topic, msg.tell().Data); err != nil {
 		// The store has it. Replicas that cannot hear are stale and ask the store.
 		m.cfg.Log.Warn("session: other replicas were not told of a change", "err", err)
 	}
@@ -38,7 +43,7 @@ func (m *Manager) changed(ctx context.Context, id string) {
 }
 
 // Revoke ends a session: when it returns nil, the end is durable and told to
-// all replicas. A session that is over already is no error.
+// all replicas, by the write itself. A session that is over already is no error.
 func (m *Manager) Revoke(ctx context.Context, id, reason string) error {
 	s, err := m.firm.Update(ctx, id, func(v *Session) error {
 		if !v.Ended.IsZero() {
@@ -56,7 +61,6 @@ func (m *Manager) Revoke(ctx context.Context, id, reason string) error {
 		return fmt.Errorf("revoke session: %w", err)
 	}
 	m.cache.forget(id, true)
-	_ = m.publish(ctx, message{Session: id, Ended: true})
 	m.cfg.Ended(ctx, s, reason)
 	return nil
 }
@@ -84,7 +88,14 @@ func (m *Manager) RevokeOthers(ctx context.Context, userID, keep, reason string)
 // EndUser takes notice that a user's epoch has changed ("" = anybody's may
 // have): what is cached is read again, and watched sessions are looked at now.
 func (m *Manager) EndUser(userID string) {
-	for _, id := range m.cache.forgetUser(userID) {
+	var ids []string
+	if userID == "" {
+		m.cache.doubt(m.lastHeard())
+		ids = m.cache.watchedIDs()
+	} else {
+		ids = m.cache.forgetUser(userID)
+	}
+	for _, id := range ids {
 		// An error other than "unavailable" has closed the watch.
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		_, _ = m.load(ctx, id)
@@ -124,6 +135,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			}()
 		case <-tick.C:
 			now := m.cfg.Now()
+			m.hearing(now)
 			m.cache.drop(func(s Session, seen time.Time) bool {
 				if s.ID == "" { // a handle
 					return !now.Before(s.Expires)
@@ -158,6 +170,9 @@ func (m *Manager) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		news, err := m.cfg.Bus.Subscribe(ctx, topic)
 		if err == nil {
+			// What was read since the last link broke, before this one was there,
+			// may have changed unheard.
+			m.EndUser("")
 			for raw := range news {
 				var msg message
 				if json.Unmarshal(raw, &msg) != nil {

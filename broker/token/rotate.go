@@ -27,6 +27,10 @@ func (k *Keyring) Run(ctx context.Context) error {
 			if news, err = k.cfg.Store.Subscribe(ctx, busTopic); err != nil && ctx.Err() == nil {
 				k.cfg.Log.Warn("keys: cannot hear of other replicas' rotations; reading them every minute", "err", err)
 			}
+			// What changed before anybody listened was not heard.
+			if err := k.load(ctx); err != nil && ctx.Err() == nil {
+				k.cfg.Log.Error("keys: reload failed", "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

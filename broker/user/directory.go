@@ -33,7 +33,14 @@ type Directory struct {
 	onChange   func(userID string)
 	mu         sync.RWMutex
 	gen        uint64
-	profiles   map[string]User // what was read; every change anywhere removes it
+	doubts     uint64             // how often news may have been lost
+	profiles   map[string]profile // what was read; every change anywhere removes it
+}
+
+// profile is a user as last read; after another doubt it is read again.
+type profile struct {
+	User
+	doubts uint64
 }
 
 // profilesMax bounds the users held in memory.
@@ -56,12 +63,12 @@ func New(cfg Config) (*Directory, error) {
 	}
 	users := store.CollectionConfig[User]{Kind: "user", Sealer: cfg.Sealer, Now: cfg.Now, Index: User.index}
 	firm := users
-	firm.Firm = true
+	firm.Firm, firm.Tell = true, func(u User) store.Message { return store.Message{Topic: topic, Data: news(u.ID)} }
 	return &Directory{
 		cfg: cfg, users: store.NewCollection(cfg.KV, users), firm: store.NewCollection(cfg.KV, firm),
 		identities: store.NewCollection(cfg.KV, store.CollectionConfig[identity]{Kind: "identity", Sealer: cfg.Sealer, Now: cfg.Now}),
 		onChange:   func(string) {},
-		profiles:   map[string]User{},
+		profiles:   map[string]profile{},
 	}, nil
 }
 
@@ -74,6 +81,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		news, err := d.cfg.Bus.Subscribe(ctx, topic)
 		if err == nil {
+			d.changed("") // what was read before anybody listened may have changed unheard
 			for msg := range news {
 				var m struct{ ID string }
 				if json.Unmarshal(msg, &m) == nil {
@@ -310,18 +318,21 @@ func (d *Directory) change(ctx context.Context, id string, f func(*User)) error 
 	if err != nil {
 		return found(err)
 	}
-	d.changed(id)
-	d.tell(ctx, id)
+	d.changed(id) // the others were told by the write itself
 	return nil
+}
+
+func news(id string) []byte {
+	js, err := json.Marshal(struct{ ID string }{id})
+	if err != nil { // a string always can
+		return nil
+	}
+	return js
 }
 
 // tell publishes that a user's record has changed.
 func (d *Directory) tell(ctx context.Context, id string) {
-	msg, err := json.Marshal(struct{ ID string }{id})
-	if err == nil {
-		err = d.cfg.Bus.Publish(ctx, topic, msg)
-	}
-	if err != nil {
+	if err := d.cfg.Bus.Publish(ctx, topic, news(id)); err != nil {
 		// The store has it; replicas that cannot hear are stale and ask the store.
 		d.cfg.Log.Warn("user: other replicas were not told of a change", "user", id, "err", err)
 	}
@@ -338,25 +349,30 @@ func (d *Directory) forget(id string) {
 	defer d.mu.Unlock()
 	d.gen++
 	if id == "" {
-		clear(d.profiles)
+		d.doubts++
 	} else {
 		delete(d.profiles, id)
 	}
 }
 
 // Profile is Get from memory while other replicas are heard: for what is shown
-// and put into tokens. Whether the account may be used is Epoch's to say.
+// and put into tokens. Whether the account may be used is Epoch's to say. While
+// the store is out of reach it is what was last read: whose session goes on
+// meanwhile, and how long, is the session's to say (docs/security.md SE-3).
 func (d *Directory) Profile(ctx context.Context, id string) (User, error) {
 	stale := d.cfg.Bus.Stale()
 	d.mu.RLock()
-	u, ok := d.profiles[id]
-	gen := d.gen
+	p, ok := d.profiles[id]
+	gen, sure := d.gen, ok && p.doubts == d.doubts
 	d.mu.RUnlock()
-	if ok && !stale {
-		return u, nil
+	if sure && !stale {
+		return p.User, nil
 	}
 	u, err := d.Get(ctx, id)
-	if err != nil || stale {
+	if ok && errors.Is(err, store.ErrUnavailable) {
+		return p.User, nil
+	}
+	if err != nil {
 		return u, err
 	}
 	d.mu.Lock()
@@ -365,7 +381,7 @@ func (d *Directory) Profile(ctx context.Context, id string) (User, error) {
 		if len(d.profiles) >= profilesMax {
 			clear(d.profiles)
 		}
-		d.profiles[id] = u
+		d.profiles[id] = profile{u, d.doubts}
 	}
 	return u, nil
 }

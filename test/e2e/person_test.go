@@ -139,8 +139,17 @@ const (
 // code gets an authorization code of demo-app, signing in as demo if needed.
 func (p *person) code(scope string) string {
 	p.t.Helper()
+	return p.codeFor(scope, "")
+}
+
+// codeFor is code for a resource; "" is the client's own.
+func (p *person) codeFor(scope, resource string) string {
+	p.t.Helper()
 	q := url.Values{"response_type": {"code"}, "client_id": {"demo-app"}, "redirect_uri": {testCallback}, "scope": {scope}, "state": {"s"},
 		"code_challenge": {testChallenge}, "code_challenge_method": {"S256"}}
+	if resource != "" {
+		q.Set("resource", resource)
+	}
 	a := p.follow(p.send(http.MethodGet, "/oauth2/authorize?"+q.Encode(), nil))
 	if a.StatusCode == http.StatusOK {
 		a = p.signIn(a, "local", "demo", "demo")
@@ -174,4 +183,15 @@ func (p *person) refresh(token any) (int, map[string]any) {
 	p.t.Helper()
 	s, _ := token.(string)
 	return p.token(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {s}})
+}
+
+// trySignIn posts the sign-in form and returns the status.
+func (p *person) trySignIn(user, password string) int {
+	p.t.Helper()
+	a := p.send(http.MethodGet, "/signin/local", nil)
+	m := attemptField.FindStringSubmatch(a.Body)
+	if m == nil {
+		p.t.Fatalf("no form: %d at %s\n%s", a.StatusCode, a.Request.URL, a.Body)
+	}
+	return p.send(http.MethodPost, "/signin/local", url.Values{"username": {user}, "password": {password}, "attempt": {m[1]}}).StatusCode
 }

@@ -1,0 +1,119 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// api asks the demo API through the gateway, with the person's cookie or a token.
+func (p *person) api(bearer string) page {
+	u := strings.Replace(p.issuer, "127.0.0.1", "api.localhost", 1) + "/echo"
+	if bearer != "" {
+		return p.send(http.MethodGet, u, nil, "Accept", "application/json", "Authorization", "Bearer "+bearer)
+	}
+	return p.send(http.MethodGet, u, nil)
+}
+
+// signOutForm returns the token that a sign-out needs.
+func (p *person) signOutForm() url.Values {
+	p.t.Helper()
+	m := formToken.FindStringSubmatch(p.send(http.MethodGet, "/signout", nil).Body)
+	if m == nil {
+		p.t.Fatal("no sign-out form")
+	}
+	return url.Values{"token": {m[1]}}
+}
+
+// A paused Redis leaves its connections up. What was verified goes on for
+// outage_grace, cookies and tokens alike, and not longer; nothing new is issued
+// and nothing is called revoked that is not; and when it is back nobody has to
+// sign in again (docs/security.md SE-3).
+func TestRedisOutage(t *testing.T) {
+	peer := startRedis(t, "redis")
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"config/gatehouse.yml": "sessions: {outage_grace: 6s}\n"})
+	g := serve(t, dir, []string{"--dev"}, "GATEHOUSE_STORE=redis://"+peer.addr(0)+"/0")
+	p := newPerson(t, g)
+	code := p.code("openid offline_access")
+	status, tok := p.redeem(code)
+	if status != http.StatusOK {
+		t.Fatal(status, tok)
+	}
+	_, forAPI := p.redeem(p.codeFor("openid", "demo-api"))
+	bearer, _ := forAPI["access_token"].(string)
+	if r := p.follow(p.api("")); r.StatusCode != http.StatusOK { // signs in at the gateway's host
+		t.Fatalf("the API by cookie: %d", r.StatusCode)
+	}
+	signOut := p.signOutForm()
+	// In health longer than the grace: it counts from the outage, not from when
+	// the session was read.
+	for began := time.Now(); time.Since(began) < 7*time.Second; time.Sleep(200 * time.Millisecond) {
+		if r := p.api(bearer); r.StatusCode != http.StatusOK {
+			t.Fatalf("the API by token: %d %s", r.StatusCode, r.Body)
+		}
+	}
+	if r := p.api(""); r.StatusCode != http.StatusOK {
+		t.Fatalf("the API by cookie: %d", r.StatusCode)
+	}
+
+	resume := peer.pause("")
+	paused := time.Now()
+	ok, slowest := 0, time.Duration(0)
+	for time.Since(paused) < 5*time.Second {
+		began := time.Now()
+		a, b := p.api(""), p.api(bearer)
+		slowest = max(slowest, time.Since(began))
+		if a.StatusCode != http.StatusOK || b.StatusCode != http.StatusOK {
+			t.Fatalf("%v after the pause: %d by cookie, %d by token: %s", time.Since(paused), a.StatusCode, b.StatusCode, b.Body)
+		}
+		ok++
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Logf("%d rounds within the grace, the slowest %v", ok, slowest)
+	for what, r := range map[string]page{
+		"a sign-out":         p.send(http.MethodPost, "/signout", signOut),
+		"a revocation":       p.send(http.MethodPost, "/oauth2/revoke", url.Values{"client_id": {"demo-app"}, "client_secret": {"demo-secret"}, "token": {tok["refresh_token"].(string)}}),
+		"a refresh":          p.send(http.MethodPost, "/oauth2/token", url.Values{"client_id": {"demo-app"}, "client_secret": {"demo-secret"}, "grant_type": {"refresh_token"}, "refresh_token": {tok["refresh_token"].(string)}}),
+		"client_credentials": p.send(http.MethodPost, "/oauth2/token", url.Values{"client_id": {"demo-app"}, "client_secret": {"demo-secret"}, "grant_type": {"client_credentials"}}),
+	} {
+		if r.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%s without a store: %d %s", what, r.StatusCode, r.Body)
+		}
+	}
+	if s := newPerson(t, g).trySignIn("demo", "demo"); s != http.StatusServiceUnavailable {
+		t.Errorf("a sign-in without a store: %d", s)
+	}
+	if status, _ := get(t, g.Admin+"/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz without a store: %d", status)
+	}
+	if status, _ := get(t, g.Admin+"/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz without a store: %d", status)
+	}
+	eventually(t, 6*time.Second, "the grace is over", func() bool {
+		a, b := p.api(""), p.api(bearer)
+		return a.StatusCode == http.StatusServiceUnavailable && b.StatusCode == http.StatusServiceUnavailable
+	})
+	if d := time.Since(paused); d > 9*time.Second {
+		t.Errorf("the grace of 6 s took %v", d)
+	}
+
+	resume()
+	eventually(t, 10*time.Second, "all is as before", func() bool {
+		return p.api("").StatusCode == http.StatusOK && p.api(bearer).StatusCode == http.StatusOK
+	})
+	// Nothing was used up or revoked by what was refused meanwhile.
+	if status, m := p.refresh(tok["refresh_token"]); status != http.StatusOK {
+		t.Errorf("the refresh token afterwards: %d %v", status, m)
+	}
+	if r := p.send(http.MethodPost, "/signout", p.signOutForm()); r.StatusCode != http.StatusSeeOther {
+		t.Fatalf("sign-out: %d", r.StatusCode)
+	}
+	if r := p.api(bearer); r.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the token after sign-out: %d", r.StatusCode)
+	}
+}
