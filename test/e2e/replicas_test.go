@@ -3,9 +3,13 @@
 package e2e
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,11 +19,13 @@ import (
 const testSecretKey = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
 
 // serveTwo starts two replicas of one issuer on one store.
-func serveTwo(t *testing.T, store string) (a, b *gatehouse) {
+func serveTwo(t *testing.T, store, yaml string) (a, b *gatehouse) {
 	t.Helper()
-	a = serve(t, t.TempDir(), []string{"--dev"}, "GATEHOUSE_STORE="+store, "GATEHOUSE_SECRET_KEY="+testSecretKey)
 	dir := t.TempDir()
-	write(t, dir, map[string]string{"config/gatehouse.yml": "issuer: " + a.URL + "\n"})
+	write(t, dir, map[string]string{"config/gatehouse.yml": yaml})
+	a = serve(t, dir, []string{"--dev"}, "GATEHOUSE_STORE="+store, "GATEHOUSE_SECRET_KEY="+testSecretKey)
+	dir = t.TempDir()
+	write(t, dir, map[string]string{"config/gatehouse.yml": "issuer: " + a.URL + "\n" + yaml})
 	b = serve(t, dir, []string{"--dev"}, "GATEHOUSE_STORE="+store, "GATEHOUSE_SECRET_KEY="+testSecretKey)
 	return a, b
 }
@@ -30,7 +36,7 @@ var formToken = regexp.MustCompile(`name="token" value="([^"]+)"`)
 // one success, 64 refreshes at once on both make one generation, and what one
 // ends the other refuses within a second.
 func TestReplicasOnRedis(t *testing.T) {
-	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0")
+	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0", "")
 	p := newPerson(t, a)
 	if r := p.signIn(p.follow(p.send(http.MethodGet, "/", nil)), "local", "demo", "demo"); r.StatusCode != http.StatusOK {
 		t.Fatalf("sign-in: %d", r.StatusCode)
@@ -105,10 +111,9 @@ func TestReplicasOnRedis(t *testing.T) {
 	}
 }
 
-// The same callback on another replica is no second sign-in: see also the unit
-// tests. Here: a session ended on one closes the portal on the other.
+// A session ended on one replica closes the portal on the other.
 func TestRevocationOnAnotherReplica(t *testing.T) {
-	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0")
+	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0", "")
 	p := newPerson(t, a)
 	p.signIn(p.follow(p.send(http.MethodGet, "/", nil)), "local", "demo", "demo")
 	p.at(b)
@@ -127,45 +132,122 @@ func TestRevocationOnAnotherReplica(t *testing.T) {
 	}
 }
 
-// kill -9 of the broker loses nothing that was acknowledged: the last refresh
-// token that was given is the one that works, the session goes on, a revocation
-// stays.
-func TestKillBroker(t *testing.T) {
-	for name, start := range map[string]func(t *testing.T) *gatehouse{
-		"sqlite": func(t *testing.T) *gatehouse { return serve(t, t.TempDir(), []string{"--dev"}) },
-		"redis": func(t *testing.T) *gatehouse {
-			return serve(t, t.TempDir(), []string{"--dev"}, "GATEHOUSE_STORE=redis://"+startRedis(t, "redis").addr(0)+"/0")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := start(t)
-			p := newPerson(t, g)
-			status, tok := p.redeem(p.code("openid offline_access"))
-			if status != http.StatusOK {
-				t.Fatal(status, tok)
-			}
-			_, revoked := p.redeem(p.code("openid offline_access"))
-			if r := p.send(http.MethodPost, "/oauth2/revoke", url.Values{"client_id": {"demo-app"}, "client_secret": {"demo-secret"}, "token": {revoked["refresh_token"].(string)}}); r.StatusCode != http.StatusOK {
-				t.Fatal(r.StatusCode)
-			}
-			for round := range 3 {
-				for range 20 {
-					if status, tok = p.refresh(tok["refresh_token"]); status != http.StatusOK {
-						t.Fatalf("round %d: %d %v", round, status, tok)
-					}
-				}
-				g.stop(syscall.SIGKILL)
-				g.start()
-			}
-			if status, tok = p.refresh(tok["refresh_token"]); status != http.StatusOK {
-				t.Fatalf("the last refresh token after kill -9: %d %v", status, tok)
-			}
-			if status, m := p.refresh(revoked["refresh_token"]); status != http.StatusBadRequest {
-				t.Fatalf("a revoked one after kill -9: %d %v", status, m)
-			}
-			if r := p.send(http.MethodGet, "/account", nil); r.StatusCode != http.StatusOK {
-				t.Fatalf("the session after kill -9: %d", r.StatusCode)
-			}
-		})
+// The callback URL of one sign-in, used again: in the same browser, in another
+// one, on the other replica and after a restart. One sign-in, the rest are our
+// sign-in page, and GitHub is asked for a token once.
+func TestCallbackReplay(t *testing.T) {
+	gh := startPeer(t, "github-api", freePorts(t, 2))
+	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0", fmt.Sprintf(`
+github: {client_id: gh-client, client_secret: gh-secret, base_url: %q, scopes: ["user:email"]}
+outgoing: {allow_private: [127.0.0.0/8]}
+`, gh["GITHUB_URL"]))
+	p := newPerson(t, a)
+	away := p.send(http.MethodGet, "/signin/github?"+attemptOf(t, p.follow(p.send(http.MethodGet, "/", nil))).Encode(), nil)
+	callback := githubSignIn(t, away.Header, "alice")
+	if r := p.follow(p.send(http.MethodGet, callback, nil)); r.StatusCode != http.StatusOK || r.Request.URL.Path != "/" {
+		t.Fatalf("the callback: %d at %s\n%s", r.StatusCode, r.Request.URL, r.Body)
 	}
+	refused := func(what string, q *person) {
+		t.Helper()
+		r := q.follow(q.send(http.MethodGet, callback, nil))
+		signedIn := q.send(http.MethodGet, "/account", nil).StatusCode == http.StatusOK
+		if strings.HasPrefix(what, "another") == signedIn || r.StatusCode >= 500 {
+			t.Errorf("%s: %d at %s, signed in: %v", what, r.StatusCode, r.Request.URL, signedIn)
+		}
+	}
+	refused("the same browser", p)
+	refused("another browser", newPerson(t, a))
+	p.at(b)
+	refused("the same browser on the other replica", p)
+	q := newPerson(t, a)
+	q.at(b)
+	refused("another browser on the other replica", q)
+	a.stop(syscall.SIGTERM)
+	a.start()
+	p.at(a)
+	refused("the same browser after a restart", p)
+	refused("another browser after a restart", newPerson(t, a))
+	if _, said := get(t, gh["GITHUB_CONTROL_URL"]); strings.Count(said, "/login/oauth/access_token") != 1 {
+		t.Errorf("GitHub was asked for tokens %d times", strings.Count(said, "/login/oauth/access_token"))
+	}
+}
+
+// Wrong passwords tried on one replica count on the other.
+func TestThrottlingIsShared(t *testing.T) {
+	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0", "")
+	guesser := newPerson(t, a)
+	for i := range 5 {
+		if s := guesser.trySignIn("demo", fmt.Sprint("guess", i)); s != http.StatusOK && s != http.StatusUnauthorized && s != http.StatusTooManyRequests {
+			t.Fatalf("guess %d: %d", i, s)
+		}
+	}
+	other := newPerson(t, a)
+	other.at(b)
+	eventually(t, time.Second, "the other replica has counted them", func() bool { return other.trySignIn("demo", "demo") == http.StatusTooManyRequests })
+	if s := other.trySignIn("admin", "admin"); s == http.StatusTooManyRequests {
+		t.Error("another account pays for it")
+	}
+}
+
+// Keys are rotated by one replica and used by both.
+func TestRotationOnReplicas(t *testing.T) {
+	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0", "")
+	kids := func(g *gatehouse) string {
+		_, body := get(t, "http://"+g.listening()+"/oauth2/jwks")
+		found := regexp.MustCompile(`"kid":"([^"]+)"`).FindAllString(body, -1)
+		slices.Sort(found)
+		return strings.Join(found, " ")
+	}
+	before := kids(a)
+	if before == "" || before != kids(b) {
+		t.Fatalf("the replicas have different keys: %s, %s", before, kids(b))
+	}
+	var wg sync.WaitGroup
+	for _, g := range []*gatehouse{a, b} {
+		wg.Go(func() { g.run("keys", "rotate", "ES256") })
+	}
+	wg.Wait()
+	eventually(t, time.Second, "both have the same new keys", func() bool { return kids(a) != before && kids(a) == kids(b) })
+	// Two rotations: two keys more, not three.
+	if n := strings.Count(kids(a), "kid") - strings.Count(before, "kid"); n != 2 {
+		t.Errorf("%d keys more", n)
+	}
+	p := newPerson(t, a)
+	_, tok := p.redeem(p.code("openid"))
+	p.at(b)
+	if r := p.send(http.MethodGet, "/oauth2/userinfo", nil, "Authorization", "Bearer "+fmt.Sprint(tok["access_token"])); r.StatusCode != http.StatusOK {
+		t.Errorf("a token of one replica on the other: %d", r.StatusCode)
+	}
+}
+
+// attemptOf is the form that a sign-in page posts, without its fields.
+func attemptOf(t *testing.T, a page) url.Values {
+	t.Helper()
+	m := attemptField.FindStringSubmatch(a.Body)
+	if m == nil {
+		t.Fatalf("no form on the page (%d at %s)", a.StatusCode, a.Request.URL)
+	}
+	return url.Values{"attempt": {m[1]}}
+}
+
+// githubSignIn signs in at the double of GitHub that a departure leads to and
+// returns where it sends the browser back to.
+func githubSignIn(t *testing.T, departure http.Header, user string) string {
+	t.Helper()
+	to := departure.Get("Location")
+	if _, after, ok := strings.Cut(departure.Get("Refresh"), "url="); to == "" && ok {
+		to = after
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.PostForm(to, url.Values{"login": {user}, "password": {user + "-pw"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	back := resp.Header.Get("Location")
+	if !strings.Contains(back, "/callback?") {
+		said, _ := io.ReadAll(resp.Body)
+		t.Fatalf("GitHub's double at %s: %d %s\n%s", to, resp.StatusCode, back, said)
+	}
+	return back
 }
