@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -194,6 +195,34 @@ func TestRedisTLSAndACL(t *testing.T) {
 	cfg.URL = redact.String("rediss://gh:wrongSecret@" + p.addr(1))
 	if _, err := redis.Open(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "wrongSecret") {
 		t.Errorf("a wrong password: %v", err)
+	}
+}
+
+// The user of docs/store.md can do all that the store needs, and no more.
+func TestRedisLeastRights(t *testing.T) {
+	p := startRedis(t, "redis", "TLS=1")
+	doc, err := os.ReadFile(filepath.Join(root(t), "docs", "store.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := regexp.MustCompile(`(?m)^ACL SETUSER gatehouse .*$`).Find(doc)
+	if rule == nil {
+		t.Fatal("docs/store.md shows no user")
+	}
+	redisCLI(t, p, strings.Fields(strings.Replace(string(rule), ">PASSWORD", ">p@ss/word", 1))...)
+	url := "rediss://gatehouse:p%40ss%2Fword@" + p.addr(1) + "/0?ca_file=" + filepath.Join(p.dir, "tls", "ca.crt")
+	storetest.Run(t, storetest.Short, func(t *testing.T) store.Store { return openRedis(t, url) })
+	s := openRedis(t, url)
+	if err := s.Sweep(t.Context(), time.Now()); err != nil {
+		t.Errorf("Sweep: %v", err)
+	}
+	if _, err := s.Check(t.Context()); err != nil {
+		t.Errorf("Check: %v", err)
+	}
+	for _, denied := range [][]string{{"set", "other:k", "v"}, {"publish", "other:c", "m"}, {"keys", "*"}, {"flushall"}, {"config", "get", "*"}} {
+		if said := redisCLI(t, p, append([]string{"--no-auth-warning", "--user", "gatehouse", "--pass", "p@ss/word"}, denied...)...); !strings.Contains(said, "NOPERM") {
+			t.Errorf("%v: %s", denied, said)
+		}
 	}
 }
 

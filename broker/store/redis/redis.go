@@ -37,7 +37,7 @@ type Config struct {
 	// also as rediss+…. It holds a password, hence its type.
 	URL redact.String
 	// CAFile is a PEM file with the authorities that may vouch for a rediss://
-	// server; "" means those of the system.
+	// server; "" means that of the URL's ca_file, or those of the system.
 	CAFile string
 	// Prefix is in front of every key and channel; "" means DefaultPrefix.
 	Prefix string

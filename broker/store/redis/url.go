@@ -30,6 +30,7 @@ type target struct {
 	user, password                 string
 	sentinelUser, sentinelPassword string
 	secure                         bool
+	caFile                         string
 	tls                            *tls.Config
 }
 
@@ -104,6 +105,10 @@ func parseURL(raw string) (target, error) {
 		switch {
 		case name == "skip_verify":
 			return bad("skip_verify is refused: it lets anybody answer for the server; name its authority with ca_file")
+		case name == "ca_file" && t.secure:
+			t.caFile = vs[0]
+		case name == "ca_file":
+			return bad("ca_file has no meaning without TLS; use rediss")
 		case name == "db" && t.mode == modeSentinel, name == "db" && t.mode == modeSingle && db == "":
 			db = vs[0]
 		case name == "sentinel_username" && t.mode == modeSentinel:
@@ -111,7 +116,7 @@ func parseURL(raw string) (target, error) {
 		case name == "sentinel_password" && t.mode == modeSentinel:
 			t.sentinelPassword = vs[0]
 		default:
-			return bad("an option after ? is unknown here; there are db and, for Sentinel, sentinel_username and sentinel_password")
+			return bad("an option after ? is unknown here; there are db, with rediss:// ca_file and, for Sentinel, sentinel_username and sentinel_password")
 		}
 	}
 	if db != "" {
@@ -154,6 +159,9 @@ func (t *target) useTLS(caFile string) error {
 		return nil
 	}
 	t.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile == "" {
+		caFile = t.caFile
+	}
 	if caFile == "" {
 		return nil
 	}
