@@ -3,6 +3,10 @@
 package e2e
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -49,6 +53,10 @@ func TestRedisOutage(t *testing.T) {
 	if r := p.follow(p.api("")); r.StatusCode != http.StatusOK { // signs in at the gateway's host
 		t.Fatalf("the API by cookie: %d", r.StatusCode)
 	}
+	live := p.console(t, g)
+	if err := live.echo("hello"); err != nil {
+		t.Fatal(err)
+	}
 	signOut := p.signOutForm()
 	// In health longer than the grace: it counts from the outage, not from when
 	// the session was read.
@@ -75,6 +83,9 @@ func TestRedisOutage(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	t.Logf("%d rounds within the grace, the slowest %v", ok, slowest)
+	if err := live.echo("still here"); err != nil {
+		t.Errorf("a live socket within the grace: %v", err)
+	}
 	for what, r := range map[string]page{
 		"a sign-out":         p.send(http.MethodPost, "/signout", signOut),
 		"a revocation":       p.send(http.MethodPost, "/oauth2/revoke", url.Values{"client_id": {"demo-app"}, "client_secret": {"demo-secret"}, "token": {tok["refresh_token"].(string)}}),
@@ -98,7 +109,10 @@ func TestRedisOutage(t *testing.T) {
 		a, b := p.api(""), p.api(bearer)
 		return a.StatusCode == http.StatusServiceUnavailable && b.StatusCode == http.StatusServiceUnavailable
 	})
-	if d := time.Since(paused); d > 9*time.Second {
+	if code := live.closed(3 * time.Second); code != 4401 {
+		t.Errorf("a live socket after the grace: %d", code)
+	}
+	if d := time.Since(paused); d > 11*time.Second {
 		t.Errorf("the grace of 6 s took %v", d)
 	}
 
@@ -115,5 +129,94 @@ func TestRedisOutage(t *testing.T) {
 	}
 	if r := p.api(bearer); r.StatusCode != http.StatusUnauthorized {
 		t.Errorf("the token after sign-out: %d", r.StatusCode)
+	}
+}
+
+// socket is a WebSocket of the demo console, spoken by hand.
+type socket struct {
+	t    *testing.T
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+// console opens the demo console with the person's cookies and its socket.
+func (p *person) console(t *testing.T, g *gatehouse) *socket {
+	t.Helper()
+	base := strings.Replace(p.issuer, "127.0.0.1", "demo.console.localhost", 1)
+	if r := p.follow(p.send(http.MethodGet, base+"/", nil)); r.StatusCode != http.StatusOK {
+		t.Fatalf("the console: %d at %s", r.StatusCode, r.Request.URL)
+	}
+	u, err := url.Parse(base + "/ws")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", g.listening())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	req, err := http.NewRequest(http.MethodGet, u.String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": base} {
+		req.Header.Set(k, v)
+	}
+	for _, c := range p.client.Jar.Cookies(u) {
+		req.AddCookie(c)
+	}
+	if err := req.Write(conn); err != nil {
+		t.Fatal(err)
+	}
+	s := &socket{t: t, conn: conn, r: bufio.NewReader(conn)}
+	resp, err := http.ReadResponse(s.r, req)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("the socket: %v, %v", resp, err)
+	}
+	return s
+}
+
+// frame reads one short frame (RFC 6455 section 5.2).
+func (s *socket) frame(within time.Duration) (opcode byte, payload []byte, err error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(within)); err != nil {
+		return 0, nil, err
+	}
+	var head [2]byte
+	if _, err := io.ReadFull(s.r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	payload = make([]byte, head[1]&0x7f)
+	_, err = io.ReadFull(s.r, payload)
+	return head[0] & 0xf, payload, err
+}
+
+// echo sends a text and waits for it to come back.
+func (s *socket) echo(text string) error {
+	frame := append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...) // masked with zeros
+	if _, err := s.conn.Write(frame); err != nil {
+		return err
+	}
+	for {
+		op, got, err := s.frame(3 * time.Second)
+		if err != nil || op == 8 {
+			return fmt.Errorf("opcode %d, %w", op, err)
+		}
+		if op == 1 && strings.Contains(string(got), text) {
+			return nil
+		}
+	}
+}
+
+// closed waits for the close frame and returns its code.
+func (s *socket) closed(within time.Duration) int {
+	s.t.Helper()
+	for end := time.Now().Add(within); ; {
+		op, got, err := s.frame(time.Until(end))
+		if err != nil {
+			s.t.Fatalf("no close frame within %v: %v", within, err)
+		}
+		if op == 8 && len(got) >= 2 {
+			return int(got[0])<<8 | int(got[1])
+		}
 	}
 }
