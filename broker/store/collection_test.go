@@ -159,6 +159,32 @@ func TestUpdateHasOneWinner(t *testing.T) {
 	}
 }
 
+// Every write of a collection tells what its configuration says, a refused one
+// nothing.
+func TestCollectionTells(t *testing.T) {
+	db := kv(t)
+	news, err := db.Subscribe(t.Context(), "news")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := store.NewCollection[older](db, store.CollectionConfig[older]{Kind: "k", Now: time.Now, Firm: true,
+		Tell: func(v older) store.Message { return store.Message{Topic: "news", Data: []byte(v.Name)} }})
+	if err := c.Create(t.Context(), "1", older{Name: "made"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Create(t.Context(), "1", older{Name: "refused"}); !errors.Is(err, store.ErrConflict) {
+		t.Fatal(err)
+	}
+	if _, err := c.Update(t.Context(), "1", func(v *older) error { v.Name = "changed"; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"made", "changed"} {
+		if got := string(<-news); got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
+}
+
 // ST-1: the first key seals, all open.
 func TestSecretKeyRotation(t *testing.T) {
 	a, b := []byte(strings.Repeat("a", 32)), []byte(strings.Repeat("b", 32))

@@ -90,7 +90,11 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sqlite: %w", err)
 	}
+	err = f.Chmod(0o600) // one that was copied here may be open to all
 	f.Close()
+	if err != nil {
+		return fmt.Errorf("sqlite: %w", err)
+	}
 	dsn := func(pragmas ...string) string {
 		q := url.Values{"_pragma": append([]string{"busy_timeout(5000)", "temp_store(memory)"}, pragmas...)}
 		return "file:" + (&url.URL{Path: s.cfg.Path}).EscapedPath() + "?" + q.Encode()

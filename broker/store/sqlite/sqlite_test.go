@@ -67,6 +67,11 @@ func TestSecondProcessIsRefused(t *testing.T) {
 // ST-2: the file holds secrets, sealed though they are.
 func TestFileModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
+	s := open(t, filepath.Join(dir, "a.db"), "")
+	s.Close()
+	if err := os.Chmod(filepath.Join(dir, "a.db"), 0o644); err != nil { // as a copy may be
+		t.Fatal(err)
+	}
 	open(t, filepath.Join(dir, "a.db"), "")
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("folder: %v, %v", fi.Mode(), err)
