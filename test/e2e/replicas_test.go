@@ -251,3 +251,53 @@ func githubSignIn(t *testing.T, departure http.Header, user string) string {
 	}
 	return back
 }
+
+// A whole broker over Sentinel and over a Cluster, before and after a failover:
+// without a restart everything goes on, and what was ended stays so.
+func TestBrokerThroughFailover(t *testing.T) {
+	for name, address := range map[string]func(*redisPeer) string{
+		"redis-sentinel": sentinelURL,
+		"redis-cluster":  func(p *redisPeer) string { return "redis+cluster://" + p.addr(0) + "," + p.addr(1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			peer := startRedis(t, name)
+			g := serve(t, t.TempDir(), []string{"--dev"}, "GATEHOUSE_STORE="+address(peer), "GATEHOUSE_SECRET_KEY="+testSecretKey)
+			p, left := newPerson(t, g), newPerson(t, g)
+			_, tok := p.redeem(p.code("openid offline_access"))
+			_, gone := left.redeem(left.code("openid offline_access"))
+			kept := newPerson(t, g)
+			at, err := left.client.Get(g.URL + "/healthz")
+			if err != nil {
+				t.Fatal(err)
+			}
+			at.Body.Close()
+			kept.client.Jar.SetCookies(at.Request.URL, left.client.Jar.Cookies(at.Request.URL))
+			form := left.signOutForm()
+			eventually(t, 10*time.Second, "the sign-out is confirmed", func() bool {
+				return left.send(http.MethodPost, "/signout", form).StatusCode == http.StatusSeeOther
+			})
+			eventually(t, 10*time.Second, "the revocation is confirmed", func() bool {
+				r := left.send(http.MethodPost, "/oauth2/revoke", url.Values{"client_id": {"demo-app"}, "client_secret": {"demo-secret"}, "token": {gone["refresh_token"].(string)}})
+				return r.StatusCode == http.StatusOK
+			})
+			peer.run("failover.sh", peer.dir)
+			eventually(t, 30*time.Second, "the session goes on", func() bool { return p.send(http.MethodGet, "/account", nil).StatusCode == http.StatusOK })
+			eventually(t, 30*time.Second, "the refresh token goes on", func() bool {
+				status, m := p.refresh(tok["refresh_token"])
+				if status == http.StatusBadRequest {
+					t.Fatalf("the refresh token: %v", m)
+				}
+				return status == http.StatusOK
+			})
+			if status, m := p.refresh(gone["refresh_token"]); status != http.StatusBadRequest {
+				t.Errorf("the revoked refresh token: %d %v", status, m)
+			}
+			if r := kept.send(http.MethodGet, "/account", nil); r.StatusCode != http.StatusSeeOther {
+				t.Errorf("the session that was signed out: %d", r.StatusCode)
+			}
+			if status, _ := p.redeem(p.code("openid")); status != http.StatusOK {
+				t.Errorf("a new code: %d", status)
+			}
+		})
+	}
+}

@@ -46,6 +46,8 @@ func Run(t *testing.T, size Size, open func(t *testing.T) store.Store) {
 		{"expired items go", expiry},
 		{"firm", firm},
 		{"values", values},
+		{"unknown members", unknownMembers},
+		{"sealed records", sealedRecords},
 		{"log", logs},
 		{"bus", busDelivers},
 		{"tells", tells},
