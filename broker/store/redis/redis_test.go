@@ -73,6 +73,7 @@ func TestParseURLRefuses(t *testing.T) {
 		"redis+sentinel://h/main?sentinel_password=a;b=": "name=value",
 		"redis+cluster://:hunter2Secret@h1/0":            "no database",
 		"redis+cluster://h1?db=1":                        "unknown",
+		"redis://h?ca_file=/hunter2Secret":               "rediss",
 	} {
 		_, err := parseURL(url)
 		if err == nil || !strings.Contains(err.Error(), want) {
