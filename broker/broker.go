@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,9 @@ type Options struct {
 	Now     func() time.Time // default time.Now
 	// SecretKeys is the text of GATEHOUSE_SECRET_KEY; empty means the file.
 	SecretKeys string
+	// Store, if set, stands between the broker and the store that the
+	// configuration names: for tests of what happens when it fails.
+	Store func(store.Store) store.Store
 }
 
 // Broker is one replica.
@@ -93,6 +97,10 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if b.store, err = openStore(ctx, cfg.Store.Reveal(), b.now, b.log); err != nil {
 		return nil, err
 	}
+	if opts.Store != nil {
+		b.store = opts.Store(b.store)
+	}
+	b.store = store.Instrument(b.store, b.metrics.storeOperation)
 	if cfg.Dev {
 		if err := b.startDemo(); err != nil {
 			return nil, err
@@ -121,6 +129,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if err := b.doors(ctx, sealer, tokens, adminToken); err != nil {
 		return nil, err
 	}
+	b.metrics.registry.MustRegister(newStates(b))
 	if cfg.Dev {
 		if err := b.seedDemo(ctx); err != nil {
 			return nil, err
@@ -137,7 +146,7 @@ func (b *Broker) domain(sealer *store.Sealer, tokens grant.TokensConfig) (err er
 	}
 	if b.sessions, err = session.New(session.Config{
 		KV: b.store, Bus: b.store, Leaser: b.store, Sealer: sealer, Epochs: b.users, Limits: cfg.Sessions,
-		RefreshIdle: tokens.RefreshIdleTTL, RefreshMax: tokens.RefreshMaxTTL, Now: b.now, Log: b.log,
+		RefreshIdle: tokens.RefreshIdleTTL, RefreshMax: tokens.RefreshMaxTTL, Now: b.now, Log: b.log, Ended: b.sessionEnded,
 	}); err != nil {
 		return err
 	}
@@ -178,14 +187,17 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 	}
 	if b.door, err = signin.New(signin.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Methods: b.methods, Sessions: b.sessions, Users: b.users, KV: b.store, Bus: b.store, Sealer: sealer,
-		Events: b.events, Limits: cfg.RateLimits, Now: b.now, Log: b.log,
+		Events: b.events, Limits: cfg.RateLimits, Now: b.now, Log: b.log, Observe: b.metrics.signin,
 	}); err != nil {
 		return err
 	}
 	b.sessions.SetRenewer(b.door)
 	if b.issuer, err = issuer.New(issuer.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Clients: b.clients, Ledger: b.ledger, Keys: b.keys, Sessions: b.sessions, Users: b.users,
-		SignIn: authorizeDoor{b.door}, Sealer: sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Now: b.now, Log: b.log,
+		SignIn: authorizeDoor{b.door}, Sealer: sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Now: b.now, Log: b.log, Observe: b.metrics.token,
+		Grantable: func(ctx context.Context, s session.Session, scopes []string) ([]string, error) {
+			return b.portal.GrantableScopes(ctx, s, scopes)
+		},
 	}); err != nil {
 		return err
 	}
@@ -206,7 +218,7 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
 		SignIn: b.door, Roles: cfg.Roles, AdminToken: adminToken, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
-			apps, err := b.gateway.Apps(r.Context(), s)
+			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {
 				return nil, err
 			}
@@ -216,6 +228,7 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 			}
 			return out, nil
 		},
+		OwnsDomain: b.ownsDomain,
 		Connectors: func() []portal.ConnectorState {
 			var out []portal.ConnectorState
 			for _, s := range b.door.States() {
@@ -238,6 +251,26 @@ func (b *Broker) reachable(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// sessionEnded records what nobody asked for: the end itself cannot wait for the log.
+func (b *Broker) sessionEnded(ctx context.Context, s session.Session, reason string) {
+	if err := b.events.Record(context.WithoutCancel(ctx), event.Event{Name: event.SessionRevoked, Target: s.UserID, Connector: s.Connector,
+		Details: map[string]string{"session": s.ID, "kind": string(s.Kind), "reason": reason}}); err != nil {
+		b.log.Error("an event was not recorded", "event", event.SessionRevoked, "err", err)
+	}
+}
+
+// ownsDomain reports whether a connector may speak for an e-mail domain: the
+// operator wrote the domain down for it (docs/security.md AD-7), and the address
+// is verified by the upstream or by the operator's trust_email.
+func (b *Broker) ownsDomain(connector, domain string, verified bool) bool {
+	for _, k := range b.cfg.Connectors {
+		if k.ID == connector {
+			return (verified || k.TrustEmail) && slices.ContainsFunc(k.Domains, func(d string) bool { return strings.EqualFold(d, domain) })
+		}
+	}
+	return false
 }
 
 // authorizeDoor lets the issuer start a sign-in without knowing who does it.

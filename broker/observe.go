@@ -5,15 +5,9 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
-	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/config"
 )
 
@@ -33,47 +27,6 @@ func NewLogger(w io.Writer, c config.LogConfig) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
 	return slog.New(slog.NewJSONHandler(w, opts))
-}
-
-// metrics are Prometheus metrics without any user data in their labels.
-type metrics struct {
-	registry *prometheus.Registry
-	requests *prometheus.HistogramVec
-	routes   *prometheus.CounterVec
-	routed   *prometheus.HistogramVec
-	events   *prometheus.CounterVec
-}
-
-func newMetrics(version string) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
-	buckets := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}
-	m.requests = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "gatehouse_http_request_duration_seconds", Help: "Time to answer, by handler and status.", Buckets: buckets}, []string{"handler", "code"})
-	m.routes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_gateway_requests_total", Help: "Requests through the gateway, by route and status."}, []string{"route", "code"})
-	m.routed = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "gatehouse_gateway_request_duration_seconds", Help: "Time of requests through the gateway, by route.", Buckets: buckets}, []string{"route"})
-	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatehouse_events_total", Help: "Events recorded, by name."}, []string{"event"})
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_build_info", Help: "1, with the version."}, []string{"version", "go"})
-	build.WithLabelValues(version, runtime.Version()).Set(1)
-	m.registry.MustRegister(m.requests, m.routes, m.routed, m.events, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
-}
-
-func (m *metrics) request(handler string, code int, took time.Duration) {
-	m.requests.WithLabelValues(handler, status(code)).Observe(took.Seconds())
-}
-
-func (m *metrics) gatewayRequest(route string, code int, took time.Duration) {
-	m.routes.WithLabelValues(route, status(code)).Inc()
-	m.routed.WithLabelValues(route).Observe(took.Seconds())
-}
-
-func (m *metrics) event(n event.Name) { m.events.WithLabelValues(string(n)).Inc() }
-
-// status is a bounded label: what an upstream may answer is 100 to 599.
-func status(code int) string {
-	if code < 100 || code > 599 {
-		return "other"
-	}
-	return strconv.Itoa(code)
 }
 
 type readyCheck struct {
@@ -121,6 +74,7 @@ func (b *Broker) readyz(w http.ResponseWriter, r *http.Request) error {
 		return b.edge.JSON(w, code, out)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
 	for _, c := range out.Checks {
 		_, _ = io.WriteString(w, c.Name+" "+map[bool]string{true: "ok", false: "failed"}[c.OK]+"\n")

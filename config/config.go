@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -250,6 +251,11 @@ func (c *Config) across() []problem.Problem {
 	}
 	if len(c.Connectors) == 0 {
 		add("", "connector.none", "Nobody could sign in: there is no connector.", "a section such as local:, ldap: or github:", false)
+	}
+	for _, d := range c.Roles.EmailDomains() {
+		if !slices.ContainsFunc(c.Connectors, func(k Connector) bool { return slices.Contains(k.Domains, d) }) {
+			add("Roles", "roles.email_domain", fmt.Sprintf("No connector has the domain %q, so that no e-mail address of it gives a role.", d), "domains: ["+d+"] of the connector that may speak for it", true)
+		}
 	}
 	resources := map[string]bool{c.Issuer: true}
 	for _, r := range c.Resources {

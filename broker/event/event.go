@@ -9,7 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/remotegpu/gatehouse/broker/store"
 )
@@ -23,7 +28,7 @@ type Event struct {
 	ID        string            `json:"id"`
 	Time      time.Time         `json:"time"`
 	Name      Name              `json:"name"`
-	Actor     string            `json:"actor,omitempty"`  // user id, "admin-token", or "" for the broker itself
+	Actor     string            `json:"actor,omitempty"`  // user id, "operator" for data/admin.token, or "" for the broker itself
 	Target    string            `json:"target,omitempty"` // user, session, key or client id
 	Connector string            `json:"connector,omitempty"`
 	Client    string            `json:"client,omitempty"`
@@ -39,7 +44,7 @@ type Config struct {
 	Now    func() time.Time
 	Logger *slog.Logger
 	// Observe counts the event; may be nil.
-	Observe func(Name)
+	Observe func(Event)
 }
 
 // Recorder writes events. It is safe for concurrent use.
@@ -53,18 +58,22 @@ func New(cfg Config) (*Recorder, error) {
 	return &Recorder{cfg: cfg}, nil
 }
 
-// maxText bounds what a stranger wrote into an event.
+// maxText bounds what a stranger wrote into an event, in bytes.
 const maxText = 256
 
 // Record writes the event and returns when it is durable. ID and Time are
 // filled in. If it fails, a change that it belongs to must not be made.
 func (r *Recorder) Record(ctx context.Context, e Event) error {
 	e.ID, e.Time = rand.Text(), r.cfg.Now().UTC()
-	e.Agent = cut(e.Agent)
-	for k, v := range e.Details {
-		if len(v) > maxText {
-			e.Details[k] = cut(v)
+	for _, f := range []*string{&e.Actor, &e.Target, &e.Connector, &e.Client, &e.IP, &e.Agent, &e.RequestID} {
+		*f = clean(*f)
+	}
+	if e.Details != nil {
+		details := make(map[string]string, len(e.Details)) // the caller's own stays as it is
+		for k, v := range e.Details {
+			details[k] = clean(v)
 		}
+		e.Details = details
 	}
 	js, err := json.Marshal(e)
 	if err != nil {
@@ -74,7 +83,7 @@ func (r *Recorder) Record(ctx context.Context, e Event) error {
 		return fmt.Errorf("record %s: %w", e.Name, err)
 	}
 	if r.cfg.Observe != nil {
-		r.cfg.Observe(e.Name)
+		r.cfg.Observe(e)
 	}
 	attrs := []slog.Attr{slog.String("event", string(e.Name))}
 	for _, a := range []struct{ k, v string }{{"actor", e.Actor}, {"target", e.Target}, {"connector", e.Connector}, {"client", e.Client}, {"ip", e.IP}, {"request_id", e.RequestID}} {
@@ -82,18 +91,34 @@ func (r *Recorder) Record(ctx context.Context, e Event) error {
 			attrs = append(attrs, slog.String(a.k, a.v))
 		}
 	}
-	for k, v := range e.Details {
-		attrs = append(attrs, slog.String(k, v))
+	for _, k := range slices.Sorted(maps.Keys(e.Details)) {
+		attrs = append(attrs, slog.String(k, e.Details[k]))
 	}
 	r.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "event", attrs...)
 	return nil
 }
 
-func cut(s string) string {
-	if len(s) > maxText {
-		return s[:maxText]
+// clean bounds a text and takes out what could forge a line of a log or turn
+// its reading direction (docs/security.md G8).
+func clean(s string) string {
+	plain := len(s) <= maxText
+	for i := 0; plain && i < len(s); i++ {
+		plain = s[i] >= 0x20 && s[i] < 0x7f
 	}
-	return s
+	if plain {
+		return s
+	}
+	var b strings.Builder
+	for _, c := range strings.ToValidUTF8(s, "\uFFFD") {
+		if unicode.Is(unicode.Cc, c) || unicode.Is(unicode.Cf, c) || c == '\u2028' || c == '\u2029' {
+			c = '\uFFFD'
+		}
+		if b.Len()+utf8.RuneLen(c) > maxText {
+			break
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
 }
 
 // Read returns up to limit events after a position, oldest first, and the

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/web"
@@ -104,10 +105,8 @@ func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if rs, label := g.routes.host(q.Host); len(rs) > 0 && rs[0].Lease {
-		if err := g.cfg.Events.Record(r.Context(), event.Event{Name: event.ConsoleOpened, Actor: s.UserID, Target: label, Connector: s.Connector, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID}); err != nil {
-			return err
-		}
+	if err := g.opened(r, s); err != nil {
+		return err
 	}
 	g.cfg.Edge.SetCookie(w, ConsoleCookie, string(h), 0)
 	if !strings.HasPrefix(rd, "/") {
@@ -115,4 +114,28 @@ func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) error {
 	}
 	g.cfg.Edge.Redirect(w, r, rd)
 	return nil
+}
+
+// opened records that somebody has come into a console. Whoever has no right to
+// it is refused, and recorded, by the request that follows.
+func (g *Gateway) opened(r *http.Request, s session.Session) error {
+	q := web.RequestOf(r)
+	rs, label := g.routes.host(q.Host)
+	if len(rs) == 0 || !rs[0].Lease {
+		return nil
+	}
+	l, err := g.leases.get(r.Context(), label)
+	if errors.Is(err, ErrNoLease) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	now := g.cfg.Now()
+	p, err := g.decide(r.Context(), rs[0], caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}, l,
+		&policy.Request{Method: http.MethodGet, Path: "/", Host: q.Host, IP: q.IP.String(), Time: now}, now)
+	if err != nil || !p.allowed {
+		return err
+	}
+	return g.cfg.Events.Record(r.Context(), event.Event{Name: event.ConsoleOpened, Actor: s.UserID, Target: label, Connector: s.Connector, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID})
 }

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 )
@@ -168,8 +170,12 @@ type App struct {
 }
 
 // Apps lists what this session may open: routes with a host of their own, and
-// the consoles that are lent to it.
-func (g *Gateway) Apps(ctx context.Context, s session.Session) ([]App, error) {
+// the consoles that are lent to it. A rule that looks at the request is asked
+// about the one that opening would make now, from the same address.
+func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App, error) {
+	opening := func(rt *route, host string) *policy.Request {
+		return &policy.Request{Method: http.MethodGet, Path: rt.Path, Host: host, IP: ip, Time: g.cfg.Now()}
+	}
 	c := caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}
 	port := ""
 	if p := g.cfg.Issuer.Port(); p != "" {
@@ -180,14 +186,12 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session) ([]App, error) {
 		if !rt.session || rt.Lease || rt.suffix != "" {
 			continue
 		}
-		if rt.allow == nil || !rt.allow.ReadsRequest() {
-			p, err := g.pass(ctx, rt, c, Lease{}, nil)
-			if err != nil {
-				return nil, err
-			}
-			if !p.allowed {
-				continue
-			}
+		p, err := g.decide(ctx, rt, c, Lease{}, opening(rt, rt.Host), g.cfg.Now())
+		if err != nil {
+			return nil, err
+		}
+		if !p.allowed {
+			continue
 		}
 		out = append(out, App{Name: rt.Name, Kind: "api", URL: g.cfg.Issuer.Scheme + "://" + rt.Host + port + rt.Path})
 	}
@@ -200,14 +204,12 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session) ([]App, error) {
 			continue
 		}
 		for _, l := range lent {
-			if rt.allow == nil || !rt.allow.ReadsRequest() {
-				p, err := g.pass(ctx, rt, c, l, nil)
-				if err != nil {
-					return nil, err
-				}
-				if !p.allowed {
-					continue
-				}
+			p, err := g.decide(ctx, rt, c, l, opening(rt, l.ID+rt.suffix), g.cfg.Now())
+			if err != nil {
+				return nil, err
+			}
+			if !p.allowed {
+				continue
 			}
 			out = append(out, App{Name: l.ID, Kind: l.Kind, Node: l.Node, URL: g.cfg.Issuer.Scheme + "://" + l.ID + rt.suffix + port + rt.Path})
 		}

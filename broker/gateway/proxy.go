@@ -419,6 +419,7 @@ func (p *proxies) modify(resp *http.Response) error {
 	if !ok {
 		return errors.New("no passage")
 	}
+	pg.route.health.saw(upstreamUp)
 	host := web.HostName(pg.hostOf(resp.Request))
 	cleanResponse(resp.Header, host)
 	for name := range resp.Trailer {
@@ -473,6 +474,7 @@ func (p *proxies) failed(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (g *Gateway) upstreamError(a *activity, err error) error {
+	a.route.health.saw(upstreamDown)
 	status, code := http.StatusBadGateway, "upstream.unreachable"
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {

@@ -150,6 +150,7 @@ type route struct {
 	session  bool
 	bearer   bool
 	suffix   string // of a wildcard host: ".consoles.example.net"
+	health   upstreamHealth
 }
 
 func compile(r Route) (*route, error) {

@@ -122,6 +122,9 @@ func (g *Gateway) websocket(w http.ResponseWriter, r *http.Request, act *activit
 	_ = client.SetDeadline(time.Time{})
 	g.relays.Add(1)
 	defer g.relays.Done()
+	act.route.health.saw(upstreamUp)
+	act.route.health.sockets.Add(1)
+	defer act.route.health.sockets.Add(-1)
 	cleanResponse(resp.Header, web.HostName(r.Host))
 	resp.Header["Connection"], resp.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	if err := writeSwitch(client, resp.Header); err != nil {

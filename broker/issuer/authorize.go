@@ -217,6 +217,13 @@ func (is *Issuer) authorize(w http.ResponseWriter, r *http.Request, req *authReq
 			Connector: is.connector(req), DomainHint: req.domainHint, App: req.client.Name(), UILocales: req.uiLocales, Force: signedIn,
 		})
 	}
+	// What this person may not do is not asked consent for, and is in no token.
+	if req.scopes, err = is.cfg.Grantable(r.Context(), s, req.scopes); err != nil {
+		return err
+	}
+	if len(req.scopes) == 0 {
+		return oauth(errInvalidScope, "No scope was asked for that this person may have.", nil)
+	}
 	if ask, err := is.needsConsent(r, req, s); err != nil {
 		return err
 	} else if ask {

@@ -70,8 +70,13 @@ type Config struct {
 	Tokens   grant.TokensConfig
 	// Reachable fails while the store cannot be asked: nothing is issued then.
 	Reachable func(context.Context) error
+	// Grantable drops the scopes that the person of a session may not have.
+	Grantable func(ctx context.Context, s session.Session, scopes []string) ([]string, error)
 	Now       func() time.Time
 	Log       *slog.Logger
+	// Observe is told of every answer of the token endpoint: the grant type, and
+	// the error's code or ""; may be nil.
+	Observe func(grantType, code string)
 }
 
 // Issuer answers the protocol's endpoints. It is safe for concurrent use.
@@ -85,7 +90,7 @@ type Issuer struct {
 
 // New checks the configuration and compiles the clients' claims.
 func New(cfg Config) (*Issuer, error) {
-	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Reachable == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Grantable == nil || cfg.Reachable == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("issuer: the configuration is incomplete")
 	}
 	u, err := url.Parse(cfg.Issuer)

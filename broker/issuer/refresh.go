@@ -53,6 +53,10 @@ func (is *Issuer) refresh(t tokenRequest) (tokenResponse, error) {
 			}
 		}
 	}
+	// A role that was lost since takes its scopes along.
+	if scopes, err = is.cfg.Grantable(ctx, s, scopes); err != nil {
+		return tokenResponse{}, err
+	}
 	if asked := t.form["resource"]; len(asked) > 0 {
 		if g.Audience, err = is.cfg.Clients.Audience(t.client, asked); err != nil {
 			return tokenResponse{}, err

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/web"
 )
 
 // Revoke is POST /oauth2/revoke (RFC 7009). Another client's token and one that
@@ -51,6 +53,11 @@ func (is *Issuer) revoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if g.SessionID != g.SID { // an offline session is its grant's alone
+		q := web.RequestOf(r)
+		if err := is.cfg.Events.Record(r.Context(), event.Event{Name: event.SessionRevoked, Target: g.UserID, Client: client.ClientID, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID,
+			Details: map[string]string{"session": g.SessionID, "reason": "client"}}); err != nil {
+			return err
+		}
 		if err := is.cfg.Sessions.Revoke(r.Context(), g.SessionID, "revoked by the client"); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -49,10 +50,19 @@ func (is *Issuer) Token(w http.ResponseWriter, r *http.Request) error {
 	if is.cors(w, r) {
 		return nil
 	}
-	return is.endpoint(is.token)(w, r)
+	gt := "other" // what strangers write is no label of a metric
+	err := is.endpoint(func(w http.ResponseWriter, r *http.Request) error { return is.token(w, r, &gt) })(w, r)
+	if is.cfg.Observe != nil {
+		code := ""
+		if we, ok := errors.AsType[*web.Error](err); ok {
+			code = we.Code
+		}
+		is.cfg.Observe(gt, code)
+	}
+	return err
 }
 
-func (is *Issuer) token(w http.ResponseWriter, r *http.Request) error {
+func (is *Issuer) token(w http.ResponseWriter, r *http.Request, grantType *string) error {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed("POST")
 	}
@@ -72,6 +82,7 @@ func (is *Issuer) token(w http.ResponseWriter, r *http.Request) error {
 	if h == nil {
 		return oauth(errUnsupportedGrantType, "This grant type is not supported.", nil)
 	}
+	*grantType = gt
 	if !client.HasGrant(gt) {
 		return oauth(errUnauthorizedClient, "This client may not use this grant type.", nil)
 	}

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,12 +9,14 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
@@ -38,9 +41,9 @@ const maxAPIBody = 1 << 20
 // public, self and roles is set; an endpoint without an entry does not start.
 type permission struct {
 	public bool
-	self   bool   // anybody signed in, for their own objects
-	roles  []Role // admin is always included
-	scope  string // what a bearer token must carry; ScopeAdmin includes all
+	self   bool     // anybody signed in, for their own objects
+	roles  []Role   // admin is always included
+	scopes []string // a bearer token must carry one of them; ScopeAdmin includes all
 	// fresh demands that the person signed in within this time (AD-2); the
 	// operator's own token is exempt.
 	fresh time.Duration
@@ -53,7 +56,7 @@ func (p permission) set() bool {
 			n++
 		}
 	}
-	return n == 1 && (p.public || p.scope != "")
+	return n == 1 && (p.public || len(p.scopes) > 0)
 }
 
 // endpoint is one line of the API: what openapi.json lists and what may call it.
@@ -61,6 +64,9 @@ type endpoint struct {
 	method, path string
 	summary      string
 	needs        permission
+	query        []string // parameters that it takes; any other is refused
+	body         any      // zero value of the JSON object that serve decodes; nil: none is taken
+	answer       any      // zero value of what serve returns; nil: 204 No Content
 	serve        func(ctx context.Context, c *caller, r *http.Request) (any, error)
 }
 
@@ -69,8 +75,9 @@ type caller struct {
 	operator bool // data/admin.token
 	sess     session.Session
 	roles    []Role
-	scopes   []string // of a bearer token; nil for a cookie
+	scopes   []string // of a bearer token
 	bearer   bool
+	cookie   bool
 }
 
 func (c *caller) has(role Role) bool {
@@ -87,33 +94,59 @@ func (c *caller) actor() string {
 
 // API returns the handler of /api/v1. On the private listener (admin true) it
 // also takes the operator's token, and no cookies.
-func (p *Portal) API(admin bool) (http.Handler, error) {
+func (p *Portal) API(admin bool) (http.Handler, error) { return p.api(p.endpoints(), admin) }
+
+const apiPrefix = "/api/v1"
+
+// methods are those that the table may use, in the order of an Allow header.
+func methods() []string {
+	return []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+}
+
+func (p *Portal) api(table []endpoint, admin bool) (http.Handler, error) {
 	r := chi.NewRouter()
 	seen := map[string]bool{}
-	for _, e := range p.endpoints() {
+	for _, e := range table {
 		name := e.method + " " + e.path
 		if !e.needs.set() {
 			return nil, fmt.Errorf("api: %s has no entry in the permission table", name)
+		}
+		if e.serve == nil || !slices.Contains(methods(), e.method) {
+			return nil, fmt.Errorf("api: %s has no handler or an odd method", name)
 		}
 		if seen[name] {
 			return nil, fmt.Errorf("api: %s is there twice", name)
 		}
 		seen[name] = true
-		r.Method(e.method, "/api/v1"+e.path, p.edge.Handle("api "+e.path, p.guard(e, admin)))
+		r.Method(e.method, apiPrefix+e.path, p.edge.Handle("api "+e.path, p.guard(e, admin)))
 	}
 	r.NotFound(p.edge.Handle("api", func(http.ResponseWriter, *http.Request) error {
-		return web.Fail(http.StatusNotFound, "api.not_found", "error.not_found", nil)
+		return notFound(nil)
 	}).ServeHTTP)
-	r.MethodNotAllowed(p.edge.Handle("api", func(http.ResponseWriter, *http.Request) error {
-		return web.Fail(http.StatusMethodNotAllowed, "api.method", "error.method", nil)
+	r.MethodNotAllowed(p.edge.Handle("api", func(_ http.ResponseWriter, q *http.Request) error {
+		e := web.Fail(http.StatusMethodNotAllowed, "api.method", "error.method", nil)
+		var allow []string
+		for _, m := range methods() {
+			if r.Match(chi.NewRouteContext(), m, q.URL.Path) {
+				allow = append(allow, m)
+			}
+		}
+		e.Header = http.Header{"Allow": {strings.Join(allow, ", ")}}
+		return e
 	}).ServeHTTP)
-	return r, nil
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		// Every answer of the API is JSON, errors included, whoever looks at it.
+		q.Header.Set("Accept", "application/json")
+		q.Header.Set("Sec-Fetch-Mode", "cors")
+		r.ServeHTTP(w, q)
+	}), nil
 }
+
+// plainID is what ids in a path look like; what does not is the id of nothing.
+var plainID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 
 func (p *Portal) guard(e endpoint, admin bool) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		// Every answer of the API is JSON, errors included.
-		r.Header.Set("Accept", "application/json")
 		c := &caller{}
 		if !e.needs.public {
 			var err error
@@ -124,13 +157,8 @@ func (p *Portal) guard(e endpoint, admin bool) web.Handler {
 				return err
 			}
 		}
-		if r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch {
-			if r.ContentLength != 0 {
-				if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-					return web.Fail(http.StatusUnsupportedMediaType, "api.content_type", "error.json_needed", err)
-				}
-			}
-			r.Body = http.MaxBytesReader(w, r.Body, maxAPIBody)
+		if err := e.accepts(w, r, c); err != nil {
+			return err
 		}
 		v, err := e.serve(r.Context(), c, r)
 		if err != nil {
@@ -145,15 +173,52 @@ func (p *Portal) guard(e endpoint, admin bool) web.Handler {
 	}
 }
 
+// accepts refuses what the endpoint does not take: odd ids, unknown parameters,
+// a body that is not JSON, is too large, or is there although none is wanted.
+func (e endpoint) accepts(w http.ResponseWriter, r *http.Request, c *caller) error {
+	for _, id := range chi.RouteContext(r.Context()).URLParams.Values {
+		if !plainID.MatchString(id) {
+			return notFound(errors.New("the id in the path is none"))
+		}
+	}
+	q, err := web.ParseValues(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	for k := range q {
+		if !slices.Contains(e.query, k) {
+			return badRequest("there is no such parameter; known here: " + cmp.Or(strings.Join(e.query, ", "), "none"))
+		}
+	}
+	changes := r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch
+	// Demanding the type of a cookie's request even without a body keeps HTML
+	// forms out a second time (AD-3).
+	if r.ContentLength != 0 || changes && c.cookie {
+		if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+			return web.Fail(http.StatusUnsupportedMediaType, "api.content_type", "error.json_needed", err)
+		}
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxAPIBody)
+	if e.body == nil && r.ContentLength != 0 {
+		if err := decode(r, &struct{}{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // authenticate finds out who calls: the operator's token (private listener
 // only), a bearer access token, or the portal's own session cookie from its own
 // origin (docs/security.md AD-3, AD-11).
 func (p *Portal) authenticate(r *http.Request, admin bool) (*caller, error) {
-	if h := r.Header.Get("Authorization"); h != "" {
-		scheme, raw, _ := strings.Cut(h, " ")
+	if h := r.Header.Values("Authorization"); len(h) > 0 {
+		if len(h) > 1 {
+			return nil, badRequest("there is more than one Authorization header")
+		}
+		scheme, raw, _ := strings.Cut(h[0], " ")
 		raw = strings.TrimSpace(raw)
 		if !strings.EqualFold(scheme, "Bearer") || raw == "" {
-			return nil, unauthorized("invalid_request", "the Authorization header must be: Bearer TOKEN")
+			return nil, unauthorized("", "the Authorization header must be: Bearer TOKEN")
 		}
 		if admin && p.adminToken.matches(raw) {
 			return &caller{operator: true}, nil
@@ -184,7 +249,8 @@ func (p *Portal) authenticate(r *http.Request, admin bool) (*caller, error) {
 	default:
 		return nil, web.Fail(http.StatusForbidden, "api.cross_origin", "error.cross_origin", nil)
 	}
-	return &caller{sess: s, roles: p.roles.Of(s)}, nil
+	roles, err := p.rolesOf(r.Context(), s)
+	return &caller{sess: s, roles: roles, cookie: true}, err
 }
 
 func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
@@ -196,10 +262,18 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 		return nil, unauthorized("invalid_token", "the access token is for another audience; ask for resource="+p.issuer)
 	}
 	if claims.String("gatehouse:kind") != "user" {
-		return nil, forbidden("insufficient_scope", "service accounts may not call this")
+		return nil, insufficient("service accounts may not call this", "")
+	}
+	// The grant first: a token can be revoked while its session goes on (RFC 7009).
+	err = p.ledger.Alive(ctx, grant.OfToken(claims.String("jti")))
+	if errors.Is(err, grant.ErrInvalidGrant) {
+		return nil, unauthorized("invalid_token", "the access token was revoked")
+	}
+	if err != nil {
+		return nil, err
 	}
 	s, err := p.sessions.Get(ctx, claims.String("sid"))
-	if errors.Is(err, session.ErrNoSession) || errors.Is(err, session.ErrEnded) {
+	if errors.Is(err, session.ErrNoSession) || errors.Is(err, session.ErrEnded) || err == nil && s.UserID != claims.String("sub") {
 		return nil, unauthorized("invalid_token", "the session of this token has ended")
 	}
 	if err != nil {
@@ -207,9 +281,10 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 	}
 	scopes := strings.Fields(claims.String("scope"))
 	if !slices.ContainsFunc(scopes, func(s string) bool { return strings.HasPrefix(s, "gatehouse:") }) {
-		return nil, forbidden("insufficient_scope", "the access token has no scope gatehouse:…")
+		return nil, insufficient("the access token has no scope gatehouse:…", ScopeAccount)
 	}
-	return &caller{sess: s, roles: p.roles.Of(s), scopes: scopes, bearer: true}, nil
+	roles, err := p.rolesOf(ctx, s)
+	return &caller{sess: s, roles: roles, scopes: scopes, bearer: true}, err
 }
 
 func (p *Portal) permit(need permission, c *caller) error {
@@ -219,8 +294,8 @@ func (p *Portal) permit(need permission, c *caller) error {
 		}
 		return nil
 	}
-	if c.bearer && !slices.Contains(c.scopes, need.scope) && !slices.Contains(c.scopes, ScopeAdmin) {
-		return forbidden("insufficient_scope", "the access token needs the scope "+need.scope)
+	if c.bearer && !slices.Contains(c.scopes, ScopeAdmin) && !slices.ContainsFunc(need.scopes, func(s string) bool { return slices.Contains(c.scopes, s) }) {
+		return insufficient("the access token needs the scope "+need.scopes[0], need.scopes[0])
 	}
 	if !need.self && !slices.ContainsFunc(need.roles, c.has) {
 		return forbidden("policy.role_missing", "this needs the role "+string(need.roles[0]))
@@ -248,6 +323,22 @@ func forbidden(code, message string) error {
 	return e
 }
 
+// insufficient is RFC 6750 section 3.1's insufficient_scope.
+func insufficient(message, scope string) error {
+	e := web.Fail(http.StatusForbidden, "insufficient_scope", "error.api_forbidden", errors.New(message))
+	e.Args = map[string]any{"detail": message}
+	challenge := `Bearer error="insufficient_scope"`
+	if scope != "" {
+		challenge += fmt.Sprintf(`, scope=%q`, scope)
+	}
+	e.Header = http.Header{"Www-Authenticate": {challenge}}
+	return e
+}
+
+func notFound(err error) error {
+	return web.Fail(http.StatusNotFound, "api.not_found", "error.not_found", err)
+}
+
 func badRequest(message string) error {
 	e := web.Fail(http.StatusBadRequest, "api.bad_request", "error.api_bad_request", errors.New(message))
 	e.Args = map[string]any{"detail": message}
@@ -260,8 +351,9 @@ func apiError(err error) error {
 	switch {
 	case errors.As(err, &known):
 		return err
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded), errors.Is(err, user.ErrNotFound):
-		return web.Fail(http.StatusNotFound, "api.not_found", "error.not_found", err)
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded),
+		errors.Is(err, user.ErrNotFound), errors.Is(err, token.ErrUnknownKey):
+		return notFound(err)
 	case errors.Is(err, store.ErrUnavailable):
 		return web.Fail(http.StatusServiceUnavailable, "store.unavailable", "error.store", err)
 	case errors.Is(err, store.ErrConflict):
@@ -275,6 +367,9 @@ func decode(r *http.Request, into any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return web.Fail(http.StatusRequestEntityTooLarge, "api.too_large", "error.too_large", err)
+		}
 		return badRequest("the body is not the JSON object expected: " + jsonComplaint(err))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {

@@ -8,34 +8,38 @@ import (
 // stepUp is how fresh a sign-in must be for what changes keys and people (AD-2).
 const stepUp = 5 * time.Minute
 
+// adminFresh is how old the sign-in of somebody may be who looks after others
+// (AD-2).
+const adminFresh = 12 * time.Hour
+
 // endpoints is the whole API of this version with the permission of each line.
 // openapi.json is made of it.
 func (p *Portal) endpoints() []endpoint {
-	self := permission{self: true, scope: ScopeAccount}
-	read := permission{roles: []Role{RoleAuditor, RoleSupport}, scope: ScopeAudit}
-	support := permission{roles: []Role{RoleSupport}, scope: ScopeSupport, fresh: 12 * time.Hour}
-	keys := permission{roles: []Role{RoleAdmin}, scope: ScopeAdmin, fresh: stepUp}
+	self := permission{self: true, scopes: []string{ScopeAccount}}
+	read := permission{roles: []Role{RoleAuditor, RoleSupport}, scopes: []string{ScopeAudit, ScopeSupport}, fresh: adminFresh}
+	support := permission{roles: []Role{RoleSupport}, scopes: []string{ScopeSupport}, fresh: adminFresh}
+	keys := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeAdmin}, fresh: stepUp}
 	return []endpoint{
-		{http.MethodGet, "/openapi.json", "This description.", permission{public: true}, p.apiOpenAPI},
+		{method: http.MethodGet, path: "/openapi.json", summary: "This description.", needs: permission{public: true}, answer: map[string]any{}, serve: p.apiOpenAPI},
 
-		{http.MethodGet, "/me", "Who I am, my groups and roles.", self, p.apiMe},
-		{http.MethodGet, "/me/sessions", "My sessions and devices.", self, p.apiMySessions},
-		{http.MethodDelete, "/me/sessions/{id}", "End one of my sessions.", self, p.apiEndMySession},
-		{http.MethodPost, "/me/sessions/revoke-others", "End all my sessions but this one, of every kind.", self, p.apiEndMyOthers},
+		{method: http.MethodGet, path: "/me", summary: "Who I am, my groups and roles.", needs: self, answer: meView{}, serve: p.apiMe},
+		{method: http.MethodGet, path: "/me/sessions", summary: "My sessions and devices.", needs: self, answer: page[sessionView]{}, serve: p.apiMySessions},
+		{method: http.MethodDelete, path: "/me/sessions/{id}", summary: "End one of my sessions.", needs: self, serve: p.apiEndMySession},
+		{method: http.MethodPost, path: "/me/sessions/revoke-others", summary: "End all my sessions but this one, of every kind.", needs: self, answer: endedView{}, serve: p.apiEndMyOthers},
 
-		{http.MethodGet, "/users", "All users; q finds by name, e-mail or id.", read, p.apiUsers},
-		{http.MethodGet, "/users/{id}", "One user with the linked identities.", read, p.apiUser},
-		{http.MethodPost, "/users/{id}/suspend", "Suspend: all sessions and tokens of the user end within a second.", support, p.apiSuspend},
-		{http.MethodPost, "/users/{id}/resume", "Let a suspended user sign in again.", support, p.apiResume},
+		{method: http.MethodGet, path: "/users", summary: "All users; q finds by id, e-mail address or user name.", needs: read, query: []string{"q", "after", "limit"}, answer: page[userView]{}, serve: p.apiUsers},
+		{method: http.MethodGet, path: "/users/{id}", summary: "One user with the linked identities.", needs: read, answer: userView{}, serve: p.apiUser},
+		{method: http.MethodPost, path: "/users/{id}/suspend", summary: "Suspend: all sessions and tokens of the user end within a second.", needs: support, answer: userView{}, serve: p.apiSuspend},
+		{method: http.MethodPost, path: "/users/{id}/resume", summary: "Let a suspended user sign in again.", needs: support, answer: userView{}, serve: p.apiResume},
 
-		{http.MethodGet, "/sessions", "The sessions of a user (user=ID).", read, p.apiSessions},
-		{http.MethodDelete, "/sessions/{id}", "End a session of anybody.", support, p.apiEndSession},
+		{method: http.MethodGet, path: "/sessions", summary: "The sessions of a user (user=ID).", needs: read, query: []string{"user"}, answer: page[sessionView]{}, serve: p.apiSessions},
+		{method: http.MethodDelete, path: "/sessions/{id}", summary: "End a session of anybody.", needs: support, serve: p.apiEndSession},
 
-		{http.MethodGet, "/keys", "Signing keys and their states.", read, p.apiKeys},
-		{http.MethodPost, "/keys/rotate", "Put the next key of an algorithm to use now.", keys, p.apiRotateKey},
-		{http.MethodPost, "/keys/{kid}/revoke", "Withdraw a key at once: what it signed is void.", keys, p.apiRevokeKey},
+		{method: http.MethodGet, path: "/keys", summary: "Signing keys and their states.", needs: read, answer: page[keyView]{}, serve: p.apiKeys},
+		{method: http.MethodPost, path: "/keys/rotate", summary: "Put the next key of an algorithm to use now.", needs: keys, body: rotateRequest{}, answer: page[keyView]{}, serve: p.apiRotateKey},
+		{method: http.MethodPost, path: "/keys/{kid}/revoke", summary: "Withdraw a key at once: what it signed is void.", needs: keys, answer: page[keyView]{}, serve: p.apiRevokeKey},
 
-		{http.MethodGet, "/clients", "OIDC clients.", read, p.apiClients},
-		{http.MethodGet, "/connectors", "Connectors and whether they can be reached.", read, p.apiConnectors},
+		{method: http.MethodGet, path: "/clients", summary: "OIDC clients.", needs: read, answer: page[clientView]{}, serve: p.apiClients},
+		{method: http.MethodGet, path: "/connectors", summary: "Connectors and whether they can be reached.", needs: read, answer: page[ConnectorState]{}, serve: p.apiConnectors},
 	}
 }

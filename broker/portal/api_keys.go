@@ -2,7 +2,9 @@ package portal
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -32,10 +34,13 @@ func (p *Portal) apiKeys(ctx context.Context, _ *caller, _ *http.Request) (any, 
 	return out, nil
 }
 
+// rotateRequest is the body of POST /keys/rotate.
+type rotateRequest struct {
+	Alg token.Alg `json:"alg"`
+}
+
 func (p *Portal) apiRotateKey(ctx context.Context, c *caller, r *http.Request) (any, error) {
-	var in struct {
-		Alg token.Alg `json:"alg"`
-	}
+	var in rotateRequest
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
@@ -53,6 +58,13 @@ func (p *Portal) apiRotateKey(ctx context.Context, c *caller, r *http.Request) (
 
 func (p *Portal) apiRevokeKey(ctx context.Context, c *caller, r *http.Request) (any, error) {
 	kid := chi.URLParam(r, "kid")
+	ks, err := p.keys.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(ks, func(k token.KeyInfo) bool { return k.KID == kid }) {
+		return nil, fmt.Errorf("revoke: %w", token.ErrUnknownKey)
+	}
 	if err := p.record(ctx, r, event.Event{Name: event.AdminChanged, Actor: c.actor(), Target: "keys", Details: map[string]string{"action": "revoke", "kid": kid}}); err != nil {
 		return nil, err
 	}

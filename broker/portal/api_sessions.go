@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -35,6 +37,9 @@ func viewSession(s session.Session, current string) sessionView {
 
 func (p *Portal) listSessions(ctx context.Context, userID, current string) (page[sessionView], error) {
 	ss, err := p.sessions.ByUser(ctx, userID)
+	if errors.Is(err, user.ErrSuspended) { // whoever is suspended has none
+		return page[sessionView]{Items: []sessionView{}}, nil
+	}
 	if err != nil {
 		return page[sessionView]{}, err
 	}
@@ -98,7 +103,12 @@ func (p *Portal) apiEndMyOthers(ctx context.Context, c *caller, r *http.Request)
 	if err != nil {
 		return nil, err
 	}
-	return map[string]int{"ended": n}, nil
+	return endedView{n}, nil
+}
+
+// endedView says how many sessions were ended.
+type endedView struct {
+	Ended int `json:"ended"`
 }
 
 func (p *Portal) endOthers(ctx context.Context, c *caller, r *http.Request) (int, error) {

@@ -55,13 +55,16 @@ func (p *Portal) apiMe(ctx context.Context, c *caller, _ *http.Request) (any, er
 	if roles == nil {
 		roles = []Role{}
 	}
-	return struct {
-		userView
-		Session   string   `json:"session"`
-		Connector string   `json:"connector"`
-		Groups    []string `json:"groups"`
-		Roles     []Role   `json:"roles"`
-	}{viewUser(u), c.sess.ID, c.sess.Connector, groups, roles}, nil
+	return meView{viewUser(u), c.sess.ID, c.sess.Connector, groups, roles}, nil
+}
+
+// meView is a person's own view: the account, and what this session is.
+type meView struct {
+	userView
+	Session   string   `json:"session"`
+	Connector string   `json:"connector"`
+	Groups    []string `json:"groups"`
+	Roles     []Role   `json:"roles"`
 }
 
 func (p *Portal) apiUsers(ctx context.Context, _ *caller, r *http.Request) (any, error) {
@@ -76,6 +79,9 @@ func (p *Portal) apiUsers(ctx context.Context, _ *caller, r *http.Request) (any,
 	}
 	out := page[userView]{Items: []userView{}}
 	if s := q.Get("q"); s != "" {
+		if len(s) > 256 {
+			return nil, badRequest("q has 256 bytes at most")
+		}
 		found, err := p.users.Find(ctx, s, limit)
 		if err != nil {
 			return nil, err
@@ -85,7 +91,11 @@ func (p *Portal) apiUsers(ctx context.Context, _ *caller, r *http.Request) (any,
 		}
 		return out, nil
 	}
-	us, next, err := p.users.List(ctx, q.Get("after"), limit)
+	after := q.Get("after")
+	if after != "" && !plainID.MatchString(after) {
+		return nil, badRequest("after is not a cursor of ours")
+	}
+	us, next, err := p.users.List(ctx, after, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +118,18 @@ func (p *Portal) apiSuspend(ctx context.Context, c *caller, r *http.Request) (an
 	id := chi.URLParam(r, "id")
 	if id == c.sess.UserID && id != "" {
 		return nil, badRequest("you cannot suspend yourself; ask another admin")
+	}
+	if !c.has(RoleAdmin) {
+		// Support looks after users, not over those who hold a role (AD-2).
+		u, err := p.users.Get(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if holds, err := p.holdsRole(ctx, u); err != nil {
+			return nil, err
+		} else if holds {
+			return nil, forbidden("policy.role_missing", "only an admin may suspend somebody who has a role here")
+		}
 	}
 	return p.change(ctx, c, r, event.UserSuspended, p.users.Suspend)
 }

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -84,7 +85,11 @@ func (p *Portal) Account(w http.ResponseWriter, r *http.Request) error {
 	if done {
 		return err
 	}
-	return p.edge.Page(w, r, http.StatusOK, "account", accountPage{p.person(s, u), u, s, p.connectorName(s.Connector), p.roles.Of(s)})
+	roles, err := p.rolesOf(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	return p.edge.Page(w, r, http.StatusOK, "account", accountPage{p.person(s, u), u, s, p.connectorName(s.Connector), roles})
 }
 
 func (p *Portal) connectorName(id string) string {
@@ -186,30 +191,39 @@ func (p *Portal) Apps(w http.ResponseWriter, r *http.Request) error {
 	if done {
 		return err
 	}
-	rows := map[string]*appRow{}
-	var order []string
+	rows, err := p.acting(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	return p.edge.Page(w, r, http.StatusOK, "apps", appsPage{p.person(s, u), rows})
+}
+
+// acting lists the clients that have a consent or a living refresh grant.
+func (p *Portal) acting(ctx context.Context, s session.Session) ([]appRow, error) {
+	at := map[string]int{}
+	var rows []appRow
 	row := func(client string) *appRow {
-		if rows[client] == nil {
+		if _, ok := at[client]; !ok {
 			name := client
 			if c, ok := p.clients.Get(client); ok {
 				name = c.Name()
 			}
-			rows[client] = &appRow{ID: client, Name: name}
-			order = append(order, client)
+			at[client] = len(rows)
+			rows = append(rows, appRow{ID: client, Name: name})
 		}
-		return rows[client]
+		return &rows[at[client]]
 	}
-	consents, err := p.ledger.Consents(r.Context(), s.UserID)
+	consents, err := p.ledger.Consents(ctx, s.UserID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, c := range consents {
 		a := row(c.ClientID)
 		a.Scopes, a.Since, a.Consent = c.Scopes, c.Given, true
 	}
-	grants, err := p.ledger.ByUser(r.Context(), s.UserID)
+	grants, err := p.ledger.ByUser(ctx, s.UserID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, g := range grants {
 		if !g.Refresh || g.UserEpoch != s.UserEpoch {
@@ -225,11 +239,7 @@ func (p *Portal) Apps(w http.ResponseWriter, r *http.Request) error {
 			a.Since = g.Created
 		}
 	}
-	page := appsPage{person: p.person(s, u)}
-	for _, id := range order {
-		page.Apps = append(page.Apps, *rows[id])
-	}
-	return p.edge.Page(w, r, http.StatusOK, "apps", page)
+	return rows, nil
 }
 
 // RevokeApp is POST /account/apps/revoke: the consent and all grants of a client.
@@ -241,6 +251,13 @@ func (p *Portal) RevokeApp(w http.ResponseWriter, r *http.Request) error {
 	f, err := p.form(w, r, s)
 	if err != nil {
 		return err
+	}
+	rows, err := p.acting(r.Context(), s)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(rows, func(a appRow) bool { return a.ID == f["client"] }) {
+		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
 	}
 	if err := p.record(r.Context(), r, event.Event{Name: event.ConsentRevoked, Actor: s.UserID, Target: f["client"], Client: f["client"]}); err != nil {
 		return err
@@ -288,8 +305,9 @@ func (p *Portal) Prefs(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p.edge.SetPreferences(w, r, f.Get("lang"), f.Get("theme"))
+	// A path of ours alone (docs/security.md SE-5).
 	back := f.Get("back")
-	if !strings.HasPrefix(back, "/") || strings.HasPrefix(back, "//") || strings.ContainsAny(back, "\\\r\n") {
+	if _, ok := web.SafeReturn(back, func(string) bool { return false }, p.url); !ok || !strings.HasPrefix(back, "/") {
 		back = "/"
 	}
 	p.edge.Redirect(w, r, back)

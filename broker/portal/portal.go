@@ -48,6 +48,8 @@ type Config struct {
 	Events   *event.Recorder
 	SignIn   signIn
 	Roles    Roles
+	// OwnsDomain reports whether a connector may speak for an e-mail domain; verified is what the upstream said of the address.
+	OwnsDomain func(connector, domain string, verified bool) bool
 	// Apps lists what the person of a session may open through the gateway.
 	Apps func(r *http.Request, s session.Session, u user.User) ([]App, error)
 	// Preview returns the claims of the tokens that this session would get.
@@ -64,6 +66,7 @@ type Config struct {
 type Portal struct {
 	edge       *web.Edge
 	issuer     string
+	url        *url.URL
 	origin     string
 	sessions   *session.Manager
 	users      *user.Directory
@@ -73,6 +76,7 @@ type Portal struct {
 	events     *event.Recorder
 	signIn     signIn
 	roles      Roles
+	ownsDomain func(connector, domain string, verified bool) bool
 	apps       func(r *http.Request, s session.Session, u user.User) ([]App, error)
 	preview    func(ctx context.Context, s session.Session) (access, id token.Claims, err error)
 	connectors func() []ConnectorState
@@ -84,15 +88,15 @@ type Portal struct {
 // New returns a Portal, or an error when something that it needs is missing.
 func New(c Config) (*Portal, error) {
 	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
-		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.Now == nil || c.Log == nil {
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
 	iss, err := url.Parse(c.Issuer)
 	if err != nil {
 		return nil, err
 	}
-	return &Portal{edge: c.Edge, issuer: c.Issuer, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
+	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
 		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 

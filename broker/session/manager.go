@@ -38,7 +38,9 @@ type Config struct {
 	RefreshIdle, RefreshMax time.Duration
 	Now                     func() time.Time
 	Log                     *slog.Logger
-	// Ended is told when a session is ended for a reason other than its time; may be nil.
+	// Ended is told of a session that the Manager itself ended before its time:
+	// its connector refused, or somebody else signed in over it. Who calls Revoke
+	// has a reason and tells of it. May be nil.
 	Ended func(ctx context.Context, s Session, reason string)
 }
 
@@ -172,7 +174,7 @@ func (m *Manager) Start(ctx context.Context, s Session, previous Handle) (Sessio
 				return Session{}, "", err
 			}
 		case err == nil:
-			if err := m.Revoke(ctx, old.ID, "another sign-in"); err != nil {
+			if err := m.end(ctx, old.ID, "another_signin"); err != nil {
 				return Session{}, "", err
 			}
 		case errors.Is(err, ErrNoSession) || errors.Is(err, ErrEnded):

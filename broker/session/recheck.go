@@ -35,7 +35,7 @@ func (m *Manager) Recheck(ctx context.Context, id string) (Session, error) {
 		return Session{}, err
 	}
 	if err != nil { // nothing left to vouch with
-		return Session{}, errors.Join(ErrEnded, m.Revoke(ctx, s.ID, "proof cannot be renewed"))
+		return Session{}, errors.Join(ErrEnded, m.end(ctx, s.ID, "not_renewable"))
 	}
 	if m.cfg.Now().Sub(r.Proved) >= m.cfg.Limits.Recheck {
 		var over bool
@@ -124,7 +124,7 @@ func (m *Manager) endRenewal(ctx context.Context, id string) error {
 			return err
 		}
 		for _, s := range page {
-			if err := m.Revoke(ctx, s.ID, "refused by the connector"); err != nil {
+			if err := m.end(ctx, s.ID, "refused"); err != nil {
 				return err
 			}
 		}

@@ -45,6 +45,21 @@ func (m *Manager) changed(ctx context.Context, id string) {
 // Revoke ends a session: when it returns nil, the end is durable and told to
 // all replicas, by the write itself. A session that is over already is no error.
 func (m *Manager) Revoke(ctx context.Context, id, reason string) error {
+	_, _, err := m.revoke(ctx, id, reason)
+	return err
+}
+
+// end is Revoke by the Manager itself.
+func (m *Manager) end(ctx context.Context, id, reason string) error {
+	s, did, err := m.revoke(ctx, id, reason)
+	if did {
+		m.cfg.Ended(ctx, s, reason)
+	}
+	return err
+}
+
+// revoke says whether it was this call that ended the session.
+func (m *Manager) revoke(ctx context.Context, id, reason string) (Session, bool, error) {
 	s, err := m.firm.Update(ctx, id, func(v *Session) error {
 		if !v.Ended.IsZero() {
 			return ErrEnded
@@ -55,14 +70,13 @@ func (m *Manager) Revoke(ctx context.Context, id, reason string) error {
 	})
 	if errors.Is(err, ErrEnded) || errors.Is(err, store.ErrNotFound) {
 		m.cache.forget(id, true)
-		return nil
+		return s, false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("revoke session: %w", err)
+		return s, false, fmt.Errorf("revoke session: %w", err)
 	}
 	m.cache.forget(id, true)
-	m.cfg.Ended(ctx, s, reason)
-	return nil
+	return s, true, nil
 }
 
 // RevokeOthers ends all sessions of a user but one, of every kind, and says how

@@ -1,6 +1,7 @@
 package signin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,7 +24,13 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if err := d.allowed(r, m, id); err != nil {
 		return d.notAllowed(r, m, "policy", err)
 	}
-	u, created, err := d.cfg.Users.Admit(r.Context(), id, user.Admission{Signup: m.Signup, Domains: m.Domains})
+	u, _, err := d.cfg.Users.Admit(r.Context(), id, user.Admission{Signup: m.Signup, Domains: m.Domains, Announce: func(_ context.Context, u user.User, created bool) error {
+		name := event.UserUpdated
+		if created {
+			name = event.UserCreated
+		}
+		return d.record(r, event.Event{Name: name, Actor: u.ID, Target: u.ID, Connector: m.ID})
+	}})
 	switch {
 	case errors.Is(err, user.ErrSuspended):
 		d.note(r, event.Event{Name: event.SigninFailed, Target: u.ID, Connector: m.ID, Details: map[string]string{"reason": "suspended"}})
@@ -61,11 +68,6 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	s, h, err := d.cfg.Sessions.Start(r.Context(), s, session.Handle(previous))
 	if err != nil {
 		return err
-	}
-	if created {
-		if err := d.record(r, event.Event{Name: event.UserCreated, Actor: u.ID, Target: u.ID, Connector: m.ID}); err != nil {
-			return err
-		}
 	}
 	if err := d.record(r, event.Event{Name: event.SigninSucceeded, Actor: u.ID, Target: s.ID, Connector: m.ID}); err != nil {
 		return err

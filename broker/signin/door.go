@@ -93,6 +93,8 @@ type Config struct {
 	Limits   LimitsConfig
 	Now      func() time.Time
 	Log      *slog.Logger
+	// Observe is told how long a connector took to decide; may be nil.
+	Observe func(connector string, took time.Duration)
 }
 
 // Door is where people sign in and out. Its handlers are safe for concurrent use.
@@ -110,6 +112,9 @@ type Door struct {
 func New(cfg Config) (*Door, error) {
 	if cfg.Edge == nil || cfg.Issuer == "" || cfg.Sessions == nil || cfg.Users == nil || cfg.KV == nil || cfg.Bus == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("signin: the configuration is incomplete")
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(string, time.Duration) {}
 	}
 	seal, err := cfg.Sealer.For("attempt")
 	if err != nil {

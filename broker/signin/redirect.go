@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/web"
@@ -68,7 +69,9 @@ func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
 	if used {
 		return d.startAgain(w, r, attempt{ID: a.ID}, http.StatusOK, choosePage{Note: "signin.stale"})
 	}
+	began := time.Now()
 	id, err := rc.Finish(r.Context(), d.upstreamAttempt(m, a), a.Secret, connectors.Return{Method: r.Method, Params: params})
+	d.cfg.Observe(m.ID, time.Since(began))
 	if err != nil {
 		return d.upstreamFailed(w, r, m, a, err)
 	}

@@ -119,7 +119,6 @@ func (k *Keyring) step(ctx context.Context, alg Alg, rotateNow bool) error {
 		rr.Next = rec.KID
 		changed = true
 	}
-	var used string
 	if rr.Next != "" {
 		next, err := k.keys.Get(ctx, rr.Next)
 		if err != nil {
@@ -127,6 +126,9 @@ func (k *Keyring) step(ctx context.Context, alg Alg, rotateNow bool) error {
 		}
 		// On schedule a key is used only when it has been published long enough.
 		if rotateNow || !now.Before(due) && !now.Before(next.Created.Add(k.cfg.Keys.PublishAhead)) {
+			if err := k.announce(ctx, "rotated", rr.Next); err != nil {
+				return err
+			}
 			if err := k.retire(ctx, rr.Current, now, alg); err != nil {
 				return err
 			}
@@ -134,7 +136,7 @@ func (k *Keyring) step(ctx context.Context, alg Alg, rotateNow bool) error {
 				return err
 			}
 			rr.Old = append([]string{rr.Current}, rr.Old...)
-			rr.Current, rr.Next, used = rr.Next, "", rr.Next
+			rr.Current, rr.Next = rr.Next, ""
 			changed = true
 		}
 	}
@@ -157,7 +159,7 @@ func (k *Keyring) step(ctx context.Context, alg Alg, rotateNow bool) error {
 	if !changed {
 		return nil
 	}
-	return k.commit(ctx, alg, rr, "rotated", used)
+	return k.commit(ctx, alg, rr)
 }
 
 func (k *Keyring) retire(ctx context.Context, kid string, now time.Time, alg Alg) error {
@@ -172,13 +174,17 @@ func (k *Keyring) retire(ctx context.Context, kid string, now time.Time, alg Alg
 	return err
 }
 
-// commit writes the ring, tells everybody and reloads.
-func (k *Keyring) commit(ctx context.Context, alg Alg, rr ringRecord, action, kid string) error {
-	if kid != "" && k.cfg.Rotated != nil {
-		if err := k.cfg.Rotated(ctx, action, kid); err != nil {
-			return err
-		}
+// announce tells of a change before the first record of it is written: what
+// cannot be told of is not done.
+func (k *Keyring) announce(ctx context.Context, action, kid string) error {
+	if k.cfg.Rotated == nil {
+		return nil
 	}
+	return k.cfg.Rotated(ctx, action, kid)
+}
+
+// commit writes the ring, tells everybody and reloads.
+func (k *Keyring) commit(ctx context.Context, alg Alg, rr ringRecord) error {
 	if _, err := k.rings.Update(ctx, string(alg), func(r *ringRecord) error { *r = rr; return nil }); err != nil {
 		return err
 	}
@@ -220,12 +226,15 @@ func (k *Keyring) Revoke(ctx context.Context, kid string) error {
 				return err
 			}
 		}
+		if err := k.announce(ctx, "revoked", kid); err != nil {
+			return err
+		}
 		if _, err := k.keys.Update(ctx, kid, func(r *record) error { r.Revoked = true; return nil }); err != nil {
 			return err
 		}
 		if rr.Next == kid {
 			rr.Next = ""
 		}
-		return k.commit(ctx, kk.Alg, rr, "revoked", kid)
+		return k.commit(ctx, kk.Alg, rr)
 	}, false)
 }

@@ -107,6 +107,16 @@ type Admission struct {
 	Signup string
 	// Domains are those for which the connector may speak, lower case.
 	Domains []string
+	// Announce is told of an account before it is made, and of a profile before
+	// it changes; if it fails, neither is done. May be nil.
+	Announce func(ctx context.Context, u User, created bool) error
+}
+
+func (a Admission) announce(ctx context.Context, u User, created bool) error {
+	if a.Announce == nil {
+		return nil
+	}
+	return a.Announce(ctx, u, created)
 }
 
 func identityID(connector, subject string) string { return store.HashID(connector + "\x00" + subject) }
@@ -143,6 +153,9 @@ func (d *Directory) Admit(ctx context.Context, id connectors.Identity, a Admissi
 	if errors.Is(err, store.ErrNotFound) { // new, or the process ended between the two writes
 		u = User{ID: link.User, Kind: "user", Created: now, Epoch: 1}
 		refresh(&u, id, now)
+		if err := a.announce(ctx, u, true); err != nil {
+			return User{}, false, err
+		}
 		err = d.users.Create(ctx, u.ID, u)
 		if err == nil {
 			return u, true, nil
@@ -158,6 +171,11 @@ func (d *Directory) Admit(ctx context.Context, id connectors.Identity, a Admissi
 		return u, false, ErrSuspended
 	}
 	if probe := u; refresh(&probe, id, now) {
+		if !probe.Updated.Equal(u.Updated) { // more than the time of use
+			if err := a.announce(ctx, probe, false); err != nil {
+				return User{}, false, err
+			}
+		}
 		u, err = d.users.Update(ctx, u.ID, func(v *User) error {
 			if v.Suspended {
 				return ErrSuspended
@@ -291,6 +309,24 @@ func (d *Directory) Find(ctx context.Context, q string, limit int) ([]User, erro
 		}
 	}
 	return out, nil
+}
+
+// Holder returns the id of the account that a user name of a connector belongs
+// to; "" when there is none. It is for the log of failed sign-ins: the names of
+// strangers stay out of it (docs/security.md ST-5).
+func (d *Directory) Holder(ctx context.Context, connector, username string) (string, error) {
+	us, _, err := d.users.List(ctx, "username", strings.ToLower(username), "", 50)
+	if err != nil {
+		return "", err
+	}
+	for _, u := range us {
+		for _, l := range u.Identities {
+			if l.Connector == connector && strings.EqualFold(l.Username, username) {
+				return u.ID, nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // Suspend shuts the account: every session and grant of it is void at once.

@@ -1,0 +1,45 @@
+package gateway
+
+import "sync/atomic"
+
+// upstreamHealth is what the last request through a route said of its upstream.
+type upstreamHealth struct {
+	state   atomic.Int32 // unknown, up or down
+	sockets atomic.Int64
+}
+
+const (
+	upstreamUp   = 1
+	upstreamDown = 2
+)
+
+// saw notes an answer or its lack. Nearly always nothing has changed, and then
+// nothing is written.
+func (h *upstreamHealth) saw(state int32) {
+	if h.state.Load() != state {
+		h.state.Store(state)
+	}
+}
+
+// State is a route's condition, for metrics.
+type State struct {
+	Route    string
+	Upstream string // host and port; "" for leases, whose upstreams come and go
+	Known    bool   // a request has gone there
+	Up       bool
+	Sockets  int64
+}
+
+// States returns the conditions in the order of the routes.
+func (g *Gateway) States() []State {
+	out := make([]State, 0, len(g.all))
+	for _, rt := range g.all {
+		st := rt.health.state.Load()
+		s := State{Route: rt.Name, Known: st != 0, Up: st == upstreamUp, Sockets: rt.health.sockets.Load()}
+		if !rt.Lease {
+			s.Upstream = rt.upstream.Host
+		}
+		out = append(out, s)
+	}
+	return out
+}
