@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker"
+	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/config"
 )
 
@@ -35,6 +36,8 @@ type harness struct {
 	mu    sync.Mutex
 	ahead time.Duration
 	stop  func()
+	log   slog.Handler                  // nil discards
+	wrap  func(store.Store) store.Store // see broker.Options.Store
 }
 
 // start starts a broker with the demo's sections under the given YAML; a key of
@@ -46,7 +49,19 @@ func start(t testing.TB, yaml string) *harness {
 
 func startIn(t testing.TB, dir, yaml string) *harness {
 	t.Helper()
-	h := &harness{t: t, dir: dir, yaml: yaml}
+	return startWith(t, &harness{dir: dir, yaml: yaml})
+}
+
+// startWith starts a harness whose log or store a test looks into.
+func startWith(t testing.TB, h *harness) *harness {
+	t.Helper()
+	h.t = t
+	if h.dir == "" {
+		h.dir = t.TempDir()
+	}
+	if h.log == nil {
+		h.log = slog.DiscardHandler
+	}
 	h.run()
 	t.Cleanup(func() { h.stop() })
 	return h
@@ -89,7 +104,7 @@ func (h *harness) run() {
 		h.t.Fatalf("configuration: %v\n%v", err, findings)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b, err := broker.New(ctx, cfg, broker.Options{Version: "test", Log: slog.New(slog.DiscardHandler), Now: h.now})
+	b, err := broker.New(ctx, cfg, broker.Options{Version: "test", Log: slog.New(h.log), Now: h.now, Store: h.wrap})
 	if err != nil {
 		h.t.Fatal(err)
 	}

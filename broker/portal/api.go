@@ -176,8 +176,9 @@ func (p *Portal) guard(e endpoint, admin bool) web.Handler {
 // accepts refuses what the endpoint does not take: odd ids, unknown parameters,
 // a body that is not JSON, is too large, or is there although none is wanted.
 func (e endpoint) accepts(w http.ResponseWriter, r *http.Request, c *caller) error {
-	for _, id := range chi.RouteContext(r.Context()).URLParams.Values {
-		if !plainID.MatchString(id) {
+	params := chi.RouteContext(r.Context()).URLParams
+	for i, name := range params.Keys {
+		if name != "*" && !plainID.MatchString(params.Values[i]) { // * is where we are mounted
 			return notFound(errors.New("the id in the path is none"))
 		}
 	}

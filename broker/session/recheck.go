@@ -96,6 +96,10 @@ func (m *Manager) adopt(ctx context.Context, id string, r Renewal) (Session, err
 		if !v.Ended.IsZero() {
 			return ErrEnded
 		}
+		// What is held in memory is read again: its last use must not be lost.
+		if at, ok := m.cache.seen(id); ok && at.After(v.Seen) {
+			v.Seen = at
+		}
 		if r.Proved.After(v.Proved) {
 			v.Proved = r.Proved
 			if !slices.Equal(v.Groups, r.Groups) {
