@@ -125,19 +125,36 @@ func (p *Portal) Sessions(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page := sessionsPage{person: p.person(s, u), Others: len(all) > 1}
-	for _, x := range all {
+	for _, x := range family(all, s.ID) {
 		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, Device: Device(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
 	}
-	slices.SortStableFunc(page.Sessions, func(a, b sessionRow) int {
-		switch {
-		case a.Current == b.Current:
-			return 0
-		case a.Current:
-			return -1
-		}
-		return 1
-	})
 	return p.edge.Page(w, r, http.StatusOK, "sessions", page)
+}
+
+// family orders sessions for people: this one first, the others by last use, and
+// offline and device ones under the browser that they came from.
+func family(all []session.Session, current string) []session.Session {
+	top := func(x session.Session) bool {
+		return !slices.ContainsFunc(all, func(y session.Session) bool { return y.ID == x.Parent })
+	}
+	var out []session.Session
+	for _, x := range all {
+		if !top(x) {
+			continue
+		}
+		group := []session.Session{x}
+		for _, y := range all {
+			if y.Parent == x.ID {
+				group = append(group, y)
+			}
+		}
+		if x.ID == current {
+			out = append(group, out...)
+		} else {
+			out = append(out, group...)
+		}
+	}
+	return out
 }
 
 // EndSession is POST /account/sessions/end: one session of the person's own.
