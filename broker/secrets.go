@@ -96,6 +96,11 @@ func (b *Broker) adminToken() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("admin token: %w", err)
 	}
+	if fi, err := os.Stat(path); err == nil && fi.Mode().Perm()&0o022 != 0 {
+		return "", fmt.Errorf("%s can be written by others, who could make themselves the operator; run: chmod 600 %s", path, path)
+	} else if err == nil && fi.Mode().Perm()&0o044 != 0 {
+		b.log.Warn("the operator's token can be read by others on this machine", "file", path, "fix", "chmod 600")
+	}
 	tok := strings.TrimSpace(string(raw))
 	if len(tok) < 32 {
 		return "", fmt.Errorf("%s is shorter than 32 characters; remove it and run `gatehouse init`", path)
