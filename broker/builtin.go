@@ -56,3 +56,8 @@ func openStore(ctx context.Context, address string, now func() time.Time, log *s
 
 // HashPassword returns the hash of a local user's password.
 func HashPassword(password string) (string, error) { return local.HashPassword(password) }
+
+// CheckNewPassword says what is wrong with a password that somebody chooses.
+func CheckNewPassword(username, password string) error {
+	return local.CheckNewPassword(username, password)
+}

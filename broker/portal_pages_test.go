@@ -114,7 +114,7 @@ func TestPortalSessions(t *testing.T) {
 	if a := b.post("/account/sessions/end", url.Values{"token": {token}}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.StatusCode != http.StatusForbidden {
 		t.Errorf("another site's form: %d", a.StatusCode)
 	}
-	for _, p := range []string{"/account/sessions/end", "/account/sessions/end-others", "/account/apps/revoke", "/prefs"} {
+	for _, p := range []string{"/account/sessions/end", "/account/apps/revoke", "/prefs"} {
 		if a := b.get(p); a.StatusCode != http.StatusMethodNotAllowed {
 			t.Errorf("GET %s: %d", p, a.StatusCode)
 		}

@@ -49,6 +49,9 @@ func (c initCmd) Run(e env, _ *kong.Kong) error {
 		if err != nil {
 			return err
 		}
+		if err := broker.CheckNewPassword(c.Admin, password); err != nil {
+			return err
+		}
 		hash, err := broker.HashPassword(password)
 		if err != nil {
 			return err
@@ -140,8 +143,8 @@ func (hashPasswordCmd) Run(e env, _ *kong.Kong) error {
 	if err != nil {
 		return err
 	}
-	if len(password) < 12 {
-		fmt.Fprintln(e.stderr, "gatehouse: this password is shorter than 12 characters; the hash works, but do not use it outside a demo")
+	if err := broker.CheckNewPassword("", password); err != nil {
+		fmt.Fprintf(e.stderr, "gatehouse: %v; the hash works, but do not use it outside a demo\n", err)
 	}
 	_, err = fmt.Fprintln(e.stdout, hash)
 	return err

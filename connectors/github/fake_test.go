@@ -38,19 +38,20 @@ type fake struct {
 	orgs      []map[string]any
 	states    []map[string]any
 	teams     []map[string]any
-	scope     string         // granted, with commas
-	noHeader  bool           // X-OAuth-Scopes is left out
-	page      int            // size of a page, whatever was asked for
-	revoked   []string       // tokens that were given back
-	calls     []string       // method and path of every call
-	challenge string         // PKCE, from the departure
-	form      url.Values     // of the last code exchange
-	override  map[string]any // path: http.HandlerFunc or the text of an answer with status 200
+	scope     string            // granted, with commas
+	noHeader  bool              // X-OAuth-Scopes is left out
+	page      int               // size of a page, whatever was asked for
+	revoked   []string          // tokens that were given back
+	calls     []string          // method and path of every call
+	challenge string            // PKCE, from the departure, of the code "good"
+	codes     map[string]string // other codes with their challenges, each good once
+	form      url.Values        // of the last code exchange
+	override  map[string]any    // path: http.HandlerFunc or the text of an answer with status 200
 }
 
 func newFake(t *testing.T) *fake {
 	f := &fake{
-		t: t, scope: "read:org,read:user,user:email", page: 100, override: map[string]any{},
+		t: t, scope: "read:org,read:user,user:email", page: 100, override: map[string]any{}, codes: map[string]string{},
 		user: map[string]any{"id": 583231, "login": "octocat", "name": "The Octocat", "email": "public@elsewhere.example",
 			"avatar_url": "https://avatars.example/u/583231", "two_factor_authentication": true},
 		emails: []map[string]any{
@@ -112,6 +113,12 @@ func (f *fake) token(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.PostForm.Get("client_id") != "app" || r.PostForm.Get("client_secret") != "s3cret":
 		answer = map[string]string{"error": "incorrect_client_credentials"}
+	case f.codes[r.PostForm.Get("code")] != "":
+		challenge := f.codes[r.PostForm.Get("code")]
+		delete(f.codes, r.PostForm.Get("code"))
+		if base64.RawURLEncoding.EncodeToString(sum[:]) != challenge {
+			answer = map[string]string{"error": "bad_verification_code"}
+		}
 	case r.PostForm.Get("code") != "good" || base64.RawURLEncoding.EncodeToString(sum[:]) != f.challenge:
 		answer = map[string]string{"error": "bad_verification_code", "error_description": "<b>expired</b>"}
 	}

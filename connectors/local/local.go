@@ -5,6 +5,7 @@ package local
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -65,18 +66,22 @@ type entry struct {
 type Connector struct {
 	id    string
 	users map[string]entry // by user name, lower case
-	dummy hash             // checked for unknown users, so that they cost the same
-	slots chan struct{}    // bounds memory: a hash takes 19 MiB
-	now   func() time.Time
+	// dummies are checked for unknown users, so that they cost the same: one for
+	// each user, at that user's cost. Which one a name gets is fixed by seed.
+	dummies []hash
+	seed    maphash.Seed
+	slots   chan struct{} // bounds memory: a hash takes 19 MiB
+	now     func() time.Time
 }
 
 // Open makes the connector.
 func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
-	if ps := cfg.Problems(); len(ps) > 0 {
-		return nil, ps[0]
+	for _, p := range cfg.Problems() {
+		if !p.Warning {
+			return nil, p
+		}
 	}
-	c := &Connector{id: env.ID, users: map[string]entry{}, slots: make(chan struct{}, max(2, runtime.NumCPU())), now: env.Now}
-	c.dummy = hash{memory: memoryKiB, time: passes, lanes: lanes, salt: make([]byte, saltLen), key: make([]byte, keyLen)}
+	c := &Connector{id: env.ID, users: map[string]entry{}, slots: make(chan struct{}, max(2, runtime.NumCPU())), seed: maphash.MakeSeed(), now: env.Now}
 	for _, u := range cfg.Users {
 		h, err := parseHash(u.PasswordHash)
 		if err != nil {
@@ -91,6 +96,10 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 			e.cidrs = append(e.cidrs, p)
 		}
 		c.users[strings.ToLower(u.Username)] = e
+		c.dummies = append(c.dummies, hash{memory: h.memory, time: h.time, lanes: h.lanes, salt: make([]byte, len(h.salt)), key: make([]byte, len(h.key))})
+	}
+	if len(c.dummies) == 0 {
+		c.dummies = []hash{{memory: memoryKiB, time: passes, lanes: lanes, salt: make([]byte, saltLen), key: make([]byte, keyLen)}}
 	}
 	return c, nil
 }
@@ -110,8 +119,9 @@ func (c *Connector) Authenticate(ctx context.Context, username, password string)
 	case <-ctx.Done():
 		return connectors.Identity{}, fmt.Errorf("local: too many passwords at once: %w", connectors.ErrUnavailable)
 	}
-	u, known := c.users[strings.ToLower(username)]
-	h := c.dummy
+	name := strings.ToLower(username)
+	u, known := c.users[name]
+	h := c.dummy(name)
 	if known {
 		h = u.hash
 	}
@@ -120,6 +130,10 @@ func (c *Connector) Authenticate(ctx context.Context, username, password string)
 		return connectors.Identity{}, connectors.ErrBadCredentials
 	}
 	return c.identity(u), nil
+}
+
+func (c *Connector) dummy(name string) hash {
+	return c.dummies[maphash.String(c.seed, name)%uint64(len(c.dummies))]
 }
 
 func (e entry) allows(ip netip.Addr) bool {

@@ -3,6 +3,8 @@ package local
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -54,12 +56,73 @@ func TestAuthenticate(t *testing.T) {
 	}
 }
 
-// SE-7: an unknown user costs one hash of the same price.
+// SE-7: an unknown user costs one hash of a price that a user has, and always
+// the same one.
 func TestUnknownUserCostsTheSame(t *testing.T) {
-	c := open(t, User{Username: "ann", PasswordHash: hashed(t, "x")})
-	known := c.users["ann"].hash
-	if c.dummy.memory != known.memory || c.dummy.time != known.time || c.dummy.lanes != known.lanes || len(c.dummy.key) != len(known.key) {
-		t.Fatalf("the dummy costs %+v, a user %+v", c.dummy, known)
+	cheap := hashed(t, "x")
+	dear := strings.Replace(cheap, "m=19456,t=2", "m=65536,t=3", 1)
+	c := open(t, User{Username: "ann", PasswordHash: cheap}, User{Username: "bob", PasswordHash: dear})
+	cost := func(h hash) [5]int {
+		return [5]int{int(h.memory), int(h.time), int(h.lanes), len(h.salt), len(h.key)}
+	}
+	got := map[[5]int]bool{}
+	for i := range 64 {
+		name := fmt.Sprint("nobody", i)
+		if cost(c.dummy(name)) != cost(c.dummy(name)) {
+			t.Fatal("the price of a name changes")
+		}
+		got[cost(c.dummy(name))] = true
+	}
+	if want := map[[5]int]bool{cost(c.users["ann"].hash): true, cost(c.users["bob"].hash): true}; !maps.Equal(got, want) {
+		t.Errorf("unknown users cost %v, users %v", got, want)
+	}
+	if none := open(t); cost(none.dummy("x")) != cost(c.users["ann"].hash) {
+		t.Errorf("without users: %v", cost(none.dummy("x")))
+	}
+}
+
+// SE-7: hashes at once are bounded; who waits too long is not refused as wrong.
+func TestHashesAtOnceAreBounded(t *testing.T) {
+	c := open(t, User{Username: "ann", PasswordHash: hashed(t, "right")})
+	for range cap(c.slots) {
+		c.slots <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Authenticate(ctx, "ann", "right"); !errors.Is(err, connectors.ErrUnavailable) {
+		t.Errorf("no slot is free: %v", err)
+	}
+	<-c.slots
+	if _, err := c.Authenticate(t.Context(), "ann", "right"); err != nil || len(c.slots) != cap(c.slots)-1 {
+		t.Errorf("one slot is free: %v, %d taken", err, len(c.slots))
+	}
+	if _, err := c.Authenticate(t.Context(), "ann", strings.Repeat("a", 1025)); !errors.Is(err, connectors.ErrBadCredentials) {
+		t.Errorf("a long one: %v", err)
+	}
+}
+
+func TestHashPassword(t *testing.T) {
+	a, b := hashed(t, "pass word"), hashed(t, "pass word")
+	if a == b || !strings.HasPrefix(a, "$argon2id$v=19$m=19456,t=2,p=1$") {
+		t.Errorf("%s, %s", a, b)
+	}
+	for _, p := range []string{"", "a\x00b", "\xff", strings.Repeat("a", 1025)} {
+		if _, err := HashPassword(p); !errors.Is(err, ErrPassword) {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+}
+
+func TestCheckNewPassword(t *testing.T) {
+	for p, ok := range map[string]bool{
+		"tangled otter parade": true, "xK8#vQ2!mZ9@": true, "正确的马电池订书钉很长": false, "正确的马电池订书钉很长的密码": true,
+		"short": false, "elevenchars": false, "aaaaaaaaaaaaaaaa": false, "123456789012": false, "Password1234!": false, "passwordpassword": false,
+		"qwertyuiop12": false, "1qaz2wsx3edc": false, "operator12345": false, "123operator!!": false, "operatoroperator": false, "": false, "abcdefghijkl": false,
+		"correct horse battery": true, "gatehouse2026!": false,
+	} {
+		if err := CheckNewPassword("operator", p); (err == nil) != ok || err != nil && p != "" && strings.Contains(err.Error(), p) {
+			t.Errorf("%q: %v", p, err)
+		}
 	}
 }
 
@@ -83,6 +146,8 @@ func TestProblems(t *testing.T) {
 		"no hash":       {User{Username: "a"}, "local.hash"},
 		"plain text":    {User{Username: "a", PasswordHash: "secret"}, "local.hash"},
 		"bcrypt":        {User{Username: "a", PasswordHash: "$2y$10$abcdefghijklmnopqrstuv"}, "local.hash"},
+		"weak":          {User{Username: "a", PasswordHash: strings.Replace(good, "m=19456,t=2", "m=19456,t=1", 1)}, "local.hash"},
+		"tiny":          {User{Username: "a", PasswordHash: strings.Replace(good, "m=19456,t=2", "m=1024,t=16", 1)}, "local.hash"},
 		"huge":          {User{Username: "a", PasswordHash: strings.Replace(good, "m=19456", "m=99999999", 1)}, "local.hash"},
 		"no name":       {User{PasswordHash: good}, "local.username"},
 		"wrong network": {User{Username: "a", PasswordHash: good, CIDRs: []string{"10.0.0.1"}}, "local.cidr"},
@@ -99,7 +164,7 @@ func TestProblems(t *testing.T) {
 func FuzzParseHash(f *testing.F) {
 	f.Add("$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 	f.Fuzz(func(t *testing.T, s string) {
-		if h, err := parseHash(s); err == nil && (h.memory > maxMemoryKiB || h.time > maxPasses || h.lanes < 1) {
+		if h, err := parseHash(s); err == nil && (h.memory > maxMemoryKiB || h.time > maxPasses || h.lanes < 1 || h.memory*h.time < minWork) {
 			t.Fatalf("%q asks for %+v", s, h)
 		}
 	})
