@@ -111,6 +111,14 @@ type Renewer interface {
 	Renew(ctx context.Context, id Identity) (Identity, error)
 }
 
+// IdentityRenewer is a Renewer whose upstream keeps only so many tokens of one
+// person and drops the oldest (GitHub: the eleventh sign-in ends the first). All
+// sessions of an identity then renew by the newest (docs/security.md UP-9).
+type IdentityRenewer interface {
+	Renewer
+	RenewsPerIdentity()
+}
+
 // Screener says whether a cross-site POST comes from the upstream, before
 // anything of it is kept (SAML).
 type Screener interface {

@@ -256,11 +256,15 @@ func (m *Manager) dropHandle(ctx context.Context, h Handle) error {
 }
 
 // SaveRenewal keeps how a connector vouches again, and returns the id for
-// Session.Renewal.
+// Session.Renewal. One that has an id replaces what is there under it.
 func (m *Manager) SaveRenewal(ctx context.Context, r Renewal) (string, error) {
-	r.ID = newID()
 	r.Expires = m.cfg.Now().Add(max(m.cfg.Limits.MaxTTL, m.cfg.RefreshMax))
-	if err := m.renewals.Create(ctx, r.ID, r); err != nil {
+	save := m.renewals.Put
+	if r.ID == "" {
+		r.ID = newID()
+		save = m.renewals.Create
+	}
+	if err := save(ctx, r.ID, r); err != nil {
 		return "", fmt.Errorf("save renewal: %w", err)
 	}
 	return r.ID, nil

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,10 @@ func (m *Manager) renew(ctx context.Context, r Renewal) (_ Renewal, over bool, e
 	// The upstream's new token is written before its answer is used: a rotating
 	// upstream ends everything at a second use of the old one (UP-9).
 	out, err := m.renewals.Update(ctx, r.ID, func(v *Renewal) error {
-		v.State, v.Groups, v.Proved = fresh.State, fresh.Groups, m.cfg.Now()
+		if bytes.Equal(v.State, r.State) { // else somebody signed in meanwhile: the newer proof stays
+			v.State = fresh.State
+		}
+		v.Groups, v.Proved = fresh.Groups, m.cfg.Now()
 		return nil
 	})
 	if err != nil {

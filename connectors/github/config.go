@@ -28,6 +28,11 @@ type Config struct {
 	// any, everybody with an account at GitHub may.
 	Organizations []Organization `yaml:"organizations"`
 
+	// UnverifiedEmail takes the primary address although the server has not
+	// verified it, as GitHub Enterprise Server does not. It is then known as not
+	// verified: no account is linked and no role given by it.
+	UnverifiedEmail bool `yaml:"unverified_email"`
+
 	Proxy  string `yaml:"proxy"`
 	CAFile string `yaml:"ca_file"`
 

@@ -40,7 +40,7 @@ type Connector struct {
 
 var (
 	_ connectors.RedirectConnector = (*Connector)(nil)
-	_ connectors.Renewer           = (*Connector)(nil)
+	_ connectors.IdentityRenewer   = (*Connector)(nil)
 )
 
 // Open makes the connector. It calls nobody.
@@ -143,6 +143,9 @@ func (c *Connector) Finish(ctx context.Context, a connectors.Attempt, secret []b
 	return id, nil
 }
 
+// RenewsPerIdentity: GitHub keeps ten tokens of a person, application and scope.
+func (c *Connector) RenewsPerIdentity() {}
+
 // Renew asks again whether the account exists and the membership holds. What is
 // neither a yes nor a no keeps the sessions for a while.
 func (c *Connector) Renew(ctx context.Context, id connectors.Identity) (connectors.Identity, error) {
@@ -193,10 +196,9 @@ func (c *Connector) vouch(ctx context.Context, g grant) (connectors.Identity, er
 		id.Picture = u.AvatarURL
 	}
 	if grants(granted, "user:email") {
-		if id.Email, err = c.email(ctx, g.Token); err != nil {
+		if id.Email, id.EmailVerified, err = c.email(ctx, g.Token); err != nil {
 			return connectors.Identity{}, err
 		}
-		id.EmailVerified = id.Email != ""
 	}
 	// The profile's own e-mail is whatever the person likes to show.
 	claims["email"], claims["email_verified"] = id.Email, id.EmailVerified

@@ -225,6 +225,23 @@ func TestEmail(t *testing.T) {
 	})
 }
 
+// A server that verifies nothing: its word is taken where the operator says so,
+// and goes on as not verified.
+func TestUnverifiedEmail(t *testing.T) {
+	f := newFake(t)
+	f.emails = []map[string]any{{"email": "second@x.example", "primary": false, "verified": false}, {"email": "first@x.example", "primary": true, "verified": false}}
+	cfg := f.config()
+	cfg.UnverifiedEmail = true
+	id, err := f.signIn(t.Context(), f.open(cfg))
+	if err != nil || id.Email != "first@x.example" || id.EmailVerified || id.Claims["email_verified"] != false {
+		t.Errorf("%q %v %v %v", id.Email, id.EmailVerified, id.Claims["email_verified"], err)
+	}
+	f.set(func() { f.emails[1]["verified"], f.revoked = true, nil })
+	if id, err = f.signIn(t.Context(), f.open(cfg)); err != nil || id.Email != "first@x.example" || !id.EmailVerified {
+		t.Errorf("%q %v %v", id.Email, id.EmailVerified, err)
+	}
+}
+
 func TestRenamedLoginKeepsSubject(t *testing.T) {
 	f := newFake(t)
 	c := f.open(f.config())

@@ -6,12 +6,18 @@ import (
 	"strings"
 )
 
-func (c *Connector) email(ctx context.Context, token string) (string, error) {
+func (c *Connector) email(ctx context.Context, token string) (email string, verified bool, err error) {
 	l, _, err := pages[address](ctx, c, token, "/user/emails")
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	return primary(l), nil
+	if email = primary(l); email != "" || !c.cfg.UnverifiedEmail {
+		return email, email != "", nil
+	}
+	for i := range l {
+		l[i].Verified = true // as far as it goes: it is given on as not verified
+	}
+	return primary(l), false, nil
 }
 
 // member is where somebody belongs: organizations by their number, and the
