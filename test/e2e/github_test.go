@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -239,5 +242,37 @@ func TestGitHubOrganizations(t *testing.T) {
 	}
 	if h.me(first) != nil {
 		t.Error("the browser of somebody who left the organization is still in")
+	}
+}
+
+// GitHub is hard to reach from some countries: its own proxy carries every call,
+// and resolves the names.
+func TestGitHubByProxy(t *testing.T) {
+	vars := startPeer(t, "github-api", freePort(t))
+	real, err := url.Parse(vars["GITHUB_URL"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hosts sync.Map
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		hosts.Store(r.In.URL.Host, true) // a proxy is asked by absolute URL
+		r.SetURL(real)
+	}})
+	t.Cleanup(proxy.Close)
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"config/gatehouse.yml": fmt.Sprintf("github: {client_id: %s, client_secret: %s, base_url: \"http://github.nowhere.test\", proxy: %q}\n",
+		vars["GITHUB_CLIENT_ID"], vars["GITHUB_CLIENT_SECRET"], proxy.URL)})
+	h := &github{t, serve(t, dir, []string{"--dev"}), vars}
+	p := newPerson(t, h.g)
+	to := h.leave(p)
+	if to.Host != "github.nowhere.test" {
+		t.Fatalf("departure to %s", to)
+	}
+	to.Host = real.Host // the browser has its own way there
+	if a := p.follow(p.send(http.MethodGet, h.away(to, url.Values{"login": {"alice"}, "password": {"alice-pw"}}), nil)); a.StatusCode != http.StatusOK || h.me(p) == nil {
+		t.Fatalf("by proxy: %d", a.StatusCode)
+	}
+	if _, ok := hosts.Load("github.nowhere.test"); !ok || h.state().Tokens != 0 {
+		t.Errorf("the proxy saw nothing of it, or %d tokens were kept", h.state().Tokens)
 	}
 }
