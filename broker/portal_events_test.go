@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -300,5 +302,61 @@ func TestNoSecretInAnyLog(t *testing.T) {
 		if !strings.HasPrefix(line, "{") {
 			t.Errorf("a forged line: %q", line)
 		}
+	}
+}
+
+// connector.down and connector.up are raised once for each change, however often
+// the upstream is asked.
+func TestEventsOfAConnector(t *testing.T) {
+	t.Parallel()
+	var up, asked atomic.Int64
+	upstream := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		if up.Load() == 0 {
+			rw.WriteHeader(http.StatusBadGateway)
+		}
+	}))
+	t.Cleanup(upstream.Close)
+	w := &watchedStore{}
+	h := startWith(t, &harness{yaml: fmt.Sprintf("github: {client_id: a, client_secret: github-s3cret, base_url: %q}\n", upstream.URL), wrap: w.watch})
+	until := func(what string, f func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: never; events %v", what, w.log())
+			}
+		}
+	}
+	until("down", func() bool { return len(w.named(event.ConnectorDown)) > 0 })
+	until("asked again", func() bool { return asked.Load() >= 2 })
+	up.Store(1)
+	until("up", func() bool { return len(w.named(event.ConnectorUp)) > 0 })
+	for _, n := range []event.Name{event.ConnectorDown, event.ConnectorUp} {
+		if e := w.named(n); len(e) != 1 || e[0].Connector != "github" || e[0].Actor != "" {
+			t.Errorf("%s: %+v", n, e)
+		}
+	}
+	if b := h.browser(); !strings.Contains(b.follow(b.get("/")).Body, "/signin/github") {
+		t.Error("GitHub is not offered again")
+	}
+}
+
+// Somebody whom the connector no longer knows is out at the next recheck, and
+// that is written down.
+func TestEventOfARefusedRecheck(t *testing.T) {
+	t.Parallel()
+	w := &watchedStore{}
+	h := startWith(t, &harness{yaml: staff(), wrap: w.watch})
+	b := h.in("demo")
+	id := h.userID("demo")
+	h.stop()
+	h.yaml = strings.Replace(h.yaml, "username: demo,", "username: gone,", 1)
+	h.run()
+	h.wait(16 * time.Minute)
+	for deadline := time.Now().Add(30 * time.Second); b.get("/account").StatusCode == http.StatusOK && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if e := w.named(event.SessionRevoked); len(e) != 1 || e[0].Target != id || e[0].Details["reason"] != "refused" || e[0].Actor != "" {
+		t.Errorf("recorded %+v", e)
 	}
 }
