@@ -44,6 +44,9 @@ type Identity struct {
 	// Renewal is what the connector needs to vouch again without the person;
 	// opaque to everybody else, kept sealed. Nil: cannot be renewed.
 	Renewal []byte
+	// OneRenewal says that a new Renewal replaces that of every earlier sign-in
+	// of this identity: the upstream keeps only so many (docs/security.md UP-9).
+	OneRenewal bool
 }
 
 // Errors that connectors wrap. Whatever else comes out of one is a fault of
@@ -109,14 +112,6 @@ type TokenConnector interface {
 // ErrUnavailable keeps them for a while.
 type Renewer interface {
 	Renew(ctx context.Context, id Identity) (Identity, error)
-}
-
-// IdentityRenewer is a Renewer whose upstream keeps only so many tokens of one
-// person and drops the oldest (GitHub: the eleventh sign-in ends the first). All
-// sessions of an identity then renew by the newest (docs/security.md UP-9).
-type IdentityRenewer interface {
-	Renewer
-	RenewsPerIdentity()
 }
 
 // Screener says whether a cross-site POST comes from the upstream, before

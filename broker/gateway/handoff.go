@@ -105,23 +105,25 @@ func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := g.opened(r, s); err != nil {
-		return err
-	}
-	g.cfg.Edge.SetCookie(w, ConsoleCookie, string(h), 0)
 	if !strings.HasPrefix(rd, "/") {
 		rd = "/"
 	}
+	if err := g.opened(r, s, rd); err != nil {
+		return err
+	}
+	g.cfg.Edge.SetCookie(w, ConsoleCookie, string(h), 0)
 	g.cfg.Edge.Redirect(w, r, rd)
 	return nil
 }
 
-// opened records that somebody has come into a console. Whoever has no right to
-// it is refused, and recorded, by the request that follows.
-func (g *Gateway) opened(r *http.Request, s session.Session) error {
+// opened records that somebody opens a console. Who may not is refused, and
+// recorded so, by the request that follows.
+func (g *Gateway) opened(r *http.Request, s session.Session, rd string) error {
 	q := web.RequestOf(r)
-	rs, label := g.routes.host(q.Host)
-	if len(rs) == 0 || !rs[0].Lease {
+	path, _, _ := strings.Cut(rd, "?")
+	routes, label := g.routes.host(q.Host)
+	rt := pick(routes, path)
+	if rt == nil || !rt.Lease {
 		return nil
 	}
 	l, err := g.leases.get(r.Context(), label)
@@ -131,10 +133,9 @@ func (g *Gateway) opened(r *http.Request, s session.Session) error {
 	if err != nil {
 		return err
 	}
-	now := g.cfg.Now()
-	p, err := g.decide(r.Context(), rs[0], caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}, l,
-		&policy.Request{Method: http.MethodGet, Path: "/", Host: q.Host, IP: q.IP.String(), Time: now}, now)
-	if err != nil || !p.allowed {
+	c := caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}
+	req := &policy.Request{Method: http.MethodGet, Path: path, Host: q.Host, IP: q.IP.String(), Time: g.cfg.Now()}
+	if ok, err := g.mayOpen(r.Context(), rt, c, l, req); err != nil || !ok {
 		return err
 	}
 	return g.cfg.Events.Record(r.Context(), event.Event{Name: event.ConsoleOpened, Actor: s.UserID, Target: label, Connector: s.Connector, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID})

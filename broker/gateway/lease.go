@@ -186,11 +186,9 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App
 		if !rt.session || rt.Lease || rt.suffix != "" {
 			continue
 		}
-		p, err := g.decide(ctx, rt, c, Lease{}, opening(rt, rt.Host), g.cfg.Now())
-		if err != nil {
+		if ok, err := g.mayOpen(ctx, rt, c, Lease{}, opening(rt, rt.Host)); err != nil {
 			return nil, err
-		}
-		if !p.allowed {
+		} else if !ok {
 			continue
 		}
 		out = append(out, App{Name: rt.Name, Kind: "api", URL: g.cfg.Issuer.Scheme + "://" + rt.Host + port + rt.Path})
@@ -204,15 +202,26 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App
 			continue
 		}
 		for _, l := range lent {
-			p, err := g.decide(ctx, rt, c, l, opening(rt, l.ID+rt.suffix), g.cfg.Now())
-			if err != nil {
+			if ok, err := g.mayOpen(ctx, rt, c, l, opening(rt, l.ID+rt.suffix)); err != nil {
 				return nil, err
-			}
-			if !p.allowed {
+			} else if !ok {
 				continue
 			}
 			out = append(out, App{Name: l.ID, Kind: l.Kind, Node: l.Node, URL: g.cfg.Issuer.Scheme + "://" + l.ID + rt.suffix + port + rt.Path})
 		}
 	}
 	return out, nil
+}
+
+// mayOpen decides without making what an upstream needs. A rule that looks at a
+// request which is not there says nothing, and its route is shown.
+func (g *Gateway) mayOpen(ctx context.Context, rt *route, c caller, l Lease, req *policy.Request) (bool, error) {
+	if req == nil && rt.allow != nil && rt.allow.ReadsRequest() {
+		return true, nil
+	}
+	p, err := g.decide(ctx, rt, c, l, req, g.cfg.Now())
+	if err != nil {
+		return false, err
+	}
+	return p.allowed, nil
 }

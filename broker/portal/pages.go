@@ -109,9 +109,10 @@ type sessionsPage struct {
 
 type sessionRow struct {
 	ID, Device, IP, Connector string
+	parent                    string
 	Kind                      session.Kind
 	Started, Seen             time.Time
-	Current                   bool
+	Current, Under            bool // Under: an offline one below the browser that it came from
 }
 
 // Sessions is GET /account/sessions: the current one first.
@@ -125,33 +126,41 @@ func (p *Portal) Sessions(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page := sessionsPage{person: p.person(s, u), Others: len(all) > 1}
-	for _, x := range family(all, s.ID) {
-		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, Device: Device(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
+	for _, x := range all {
+		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, parent: x.Parent, Device: Device(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
 	}
+	page.Sessions = inFamilies(page.Sessions, s.ID)
 	return p.edge.Page(w, r, http.StatusOK, "sessions", page)
 }
 
-// family orders sessions for people: this one first, the others by last use, and
-// offline and device ones under the browser that they came from.
-func family(all []session.Session, current string) []session.Session {
-	top := func(x session.Session) bool {
-		return !slices.ContainsFunc(all, func(y session.Session) bool { return y.ID == x.Parent })
+// inFamilies puts the current session first, and each offline one below the
+// browser that it came from.
+func inFamilies(rows []sessionRow, current string) []sessionRow {
+	there := map[string]bool{}
+	for _, row := range rows {
+		there[row.ID] = true
 	}
-	var out []session.Session
-	for _, x := range all {
-		if !top(x) {
+	slices.SortStableFunc(rows, func(a, b sessionRow) int { return b.Seen.Compare(a.Seen) })
+	slices.SortStableFunc(rows, func(a, b sessionRow) int {
+		switch {
+		case a.ID == current:
+			return -1
+		case b.ID == current:
+			return 1
+		}
+		return 0
+	})
+	var out []sessionRow
+	for _, row := range rows {
+		if there[row.parent] {
 			continue
 		}
-		group := []session.Session{x}
-		for _, y := range all {
-			if y.Parent == x.ID {
-				group = append(group, y)
+		out = append(out, row)
+		for _, child := range rows {
+			if child.parent == row.ID {
+				child.Under = true
+				out = append(out, child)
 			}
-		}
-		if x.ID == current {
-			out = append(group, out...)
-		} else {
-			out = append(out, group...)
 		}
 	}
 	return out

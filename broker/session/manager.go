@@ -256,15 +256,19 @@ func (m *Manager) dropHandle(ctx context.Context, h Handle) error {
 }
 
 // SaveRenewal keeps how a connector vouches again, and returns the id for
-// Session.Renewal. One that has an id replaces what is there under it.
-func (m *Manager) SaveRenewal(ctx context.Context, r Renewal) (string, error) {
+// Session.Renewal. With one, the identity has a single record, which all its
+// sessions name and each sign-in replaces (docs/security.md UP-9).
+func (m *Manager) SaveRenewal(ctx context.Context, r Renewal, one bool) (string, error) {
 	r.Expires = m.cfg.Now().Add(max(m.cfg.Limits.MaxTTL, m.cfg.RefreshMax))
-	save := m.renewals.Put
-	if r.ID == "" {
+	var err error
+	if one {
+		r.ID = store.HashID(r.Connector + "\x00" + r.Subject)
+		err = m.renewals.Put(ctx, r.ID, r)
+	} else {
 		r.ID = newID()
-		save = m.renewals.Create
+		err = m.renewals.Create(ctx, r.ID, r)
 	}
-	if err := save(ctx, r.ID, r); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("save renewal: %w", err)
 	}
 	return r.ID, nil

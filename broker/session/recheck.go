@@ -71,6 +71,9 @@ func (m *Manager) renew(ctx context.Context, r Renewal) (_ Renewal, over bool, e
 	fresh, err := m.renewer.Renew(held, r)
 	switch {
 	case errors.Is(err, connectors.ErrNotAllowed):
+		if now, err := m.renewals.Get(held, r.ID); err == nil && !bytes.Equal(now.State, r.State) {
+			return now, false, nil // signed in anew meanwhile: the refusal was of an older proof
+		}
 		return r, true, nil
 	case err != nil:
 		if m.cfg.Now().Sub(r.Proved) >= m.cfg.Limits.RecheckGrace {
@@ -82,10 +85,9 @@ func (m *Manager) renew(ctx context.Context, r Renewal) (_ Renewal, over bool, e
 	// The upstream's new token is written before its answer is used: a rotating
 	// upstream ends everything at a second use of the old one (UP-9).
 	out, err := m.renewals.Update(ctx, r.ID, func(v *Renewal) error {
-		if bytes.Equal(v.State, r.State) { // else somebody signed in meanwhile: the newer proof stays
-			v.State = fresh.State
+		if bytes.Equal(v.State, r.State) { // else a sign-in has replaced it
+			v.State, v.Groups, v.Proved = fresh.State, fresh.Groups, m.cfg.Now()
 		}
-		v.Groups, v.Proved = fresh.Groups, m.cfg.Now()
 		return nil
 	})
 	if err != nil {
@@ -100,9 +102,8 @@ func (m *Manager) adopt(ctx context.Context, id string, r Renewal) (Session, err
 		if !v.Ended.IsZero() {
 			return ErrEnded
 		}
-		// What is held in memory is read again: its last use must not be lost.
 		if at, ok := m.cache.seen(id); ok && at.After(v.Seen) {
-			v.Seen = at
+			v.Seen = at // the use that asked for this
 		}
 		if r.Proved.After(v.Proved) {
 			v.Proved = r.Proved

@@ -10,7 +10,6 @@ import (
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/session"
-	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
 	"github.com/remotegpu/gatehouse/connectors"
@@ -60,11 +59,7 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 		IP: q.IP.String(), Agent: q.Agent,
 	}
 	if _, ok := m.Connector.(connectors.Renewer); ok && id.Renewal != nil {
-		renewal := ""
-		if _, ok := m.Connector.(connectors.IdentityRenewer); ok {
-			renewal = store.HashID("renewal\x00" + m.ID + "\x00" + id.Subject)
-		}
-		s.Renewal, err = d.cfg.Sessions.SaveRenewal(r.Context(), session.Renewal{ID: renewal, Connector: m.ID, Subject: id.Subject, State: id.Renewal, Groups: groups, Proved: now})
+		s.Renewal, err = d.cfg.Sessions.SaveRenewal(r.Context(), session.Renewal{Connector: m.ID, Subject: id.Subject, State: id.Renewal, Groups: groups, Proved: now}, id.OneRenewal)
 		if err != nil {
 			return err
 		}

@@ -129,7 +129,7 @@ func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, keys li
 		return d.refuse(w, r, http.StatusServiceUnavailable, page)
 	case errors.As(err, &refusal):
 		// The password was right: what is in the way may be said (LD-7).
-		d.note(r, event.Event{Name: event.SigninFailed, Target: d.holder(r, m, page.Username), Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": refusal.Code}})
+		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": refusal.Code}})
 		if refusal.Code == "account_disabled" || refusal.Code == "account_expired" {
 			// A directory says these without looking at the password: a guess.
 			d.limits.failed(r.Context(), d.cfg.Bus, keys)
@@ -145,24 +145,12 @@ func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, keys li
 		return err
 	}
 	locked, left := d.limits.failed(r.Context(), d.cfg.Bus, keys)
-	target := d.holder(r, m, page.Username)
-	d.note(r, event.Event{Name: event.SigninFailed, Target: target, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": "credentials"}})
+	d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": "credentials"}})
 	if locked {
-		d.note(r, event.Event{Name: event.SigninLockout, Target: target, Connector: m.ID, Details: map[string]string{"account": keys.account}})
+		d.note(r, event.Event{Name: event.SigninLockout, Connector: m.ID, Details: map[string]string{"account": keys.account}})
 	}
 	page.Problem, page.Left = "password.mismatch", left
 	return d.refuse(w, r, http.StatusUnauthorized, page)
-}
-
-// holder names the account that a failed try was about by its id: what was typed
-// may be a password (docs/security.md ST-5). It is asked whether the account
-// exists or not.
-func (d *Door) holder(r *http.Request, m *Method, username string) string {
-	id, err := d.cfg.Users.Holder(r.Context(), m.ID, strings.TrimSpace(username))
-	if err != nil {
-		return ""
-	}
-	return id
 }
 
 func (d *Door) refuse(w http.ResponseWriter, r *http.Request, status int, page formPage) error {

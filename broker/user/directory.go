@@ -311,24 +311,6 @@ func (d *Directory) Find(ctx context.Context, q string, limit int) ([]User, erro
 	return out, nil
 }
 
-// Holder returns the id of the account that a user name of a connector belongs
-// to; "" when there is none. It is for the log of failed sign-ins: the names of
-// strangers stay out of it (docs/security.md ST-5).
-func (d *Directory) Holder(ctx context.Context, connector, username string) (string, error) {
-	us, _, err := d.users.List(ctx, "username", strings.ToLower(username), "", 50)
-	if err != nil {
-		return "", err
-	}
-	for _, u := range us {
-		for _, l := range u.Identities {
-			if l.Connector == connector && strings.EqualFold(l.Username, username) {
-				return u.ID, nil
-			}
-		}
-	}
-	return "", nil
-}
-
 // Suspend shuts the account: every session and grant of it is void at once.
 func (d *Directory) Suspend(ctx context.Context, id string) error {
 	return d.change(ctx, id, func(u *User) { u.Suspended = true })

@@ -40,7 +40,7 @@ type Connector struct {
 
 var (
 	_ connectors.RedirectConnector = (*Connector)(nil)
-	_ connectors.IdentityRenewer   = (*Connector)(nil)
+	_ connectors.Renewer           = (*Connector)(nil)
 )
 
 // Open makes the connector. It calls nobody.
@@ -143,9 +143,6 @@ func (c *Connector) Finish(ctx context.Context, a connectors.Attempt, secret []b
 	return id, nil
 }
 
-// RenewsPerIdentity: GitHub keeps ten tokens of a person, application and scope.
-func (c *Connector) RenewsPerIdentity() {}
-
 // Renew asks again whether the account exists and the membership holds. What is
 // neither a yes nor a no keeps the sessions for a while.
 func (c *Connector) Renew(ctx context.Context, id connectors.Identity) (connectors.Identity, error) {
@@ -217,6 +214,7 @@ func (c *Connector) vouch(ctx context.Context, g grant) (connectors.Identity, er
 		if id.Renewal, err = json.Marshal(g); err != nil {
 			return connectors.Identity{}, fmt.Errorf("github: renewal: %w", err)
 		}
+		id.OneRenewal = true // GitHub drops the oldest of more than ten tokens
 	}
 	return id, nil
 }
