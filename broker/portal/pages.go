@@ -54,8 +54,13 @@ func (p *Portal) form(w http.ResponseWriter, r *http.Request, s session.Session)
 
 type homePage struct {
 	person
-	Apps []App
+	Apps   []App
+	Query  string // what was searched for
+	Search bool   // there are enough to search
 }
+
+// manyApps is from how many on a search is offered.
+const manyApps = 7
 
 // Home is GET /: the apps and consoles that this person may open.
 func (p *Portal) Home(w http.ResponseWriter, r *http.Request) error {
@@ -67,7 +72,18 @@ func (p *Portal) Home(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return p.edge.Page(w, r, http.StatusOK, "home", homePage{p.person(s, u), apps})
+	page := homePage{person: p.person(s, u), Query: strings.TrimSpace(r.URL.Query().Get("q")), Search: len(apps) >= manyApps}
+	for _, a := range apps {
+		if page.Query == "" || containsFold(page.Query, a.Name, a.Node, a.Kind) {
+			page.Apps = append(page.Apps, a)
+		}
+	}
+	page.Search = page.Search || page.Query != ""
+	return p.edge.Page(w, r, http.StatusOK, "home", page)
+}
+
+func containsFold(part string, in ...string) bool {
+	return slices.ContainsFunc(in, func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(part)) })
 }
 
 type accountPage struct {
@@ -104,9 +120,10 @@ type sessionsPage struct {
 
 type sessionRow struct {
 	ID, Device, IP, Connector string
+	parent                    string
 	Kind                      session.Kind
 	Started, Seen             time.Time
-	Current                   bool
+	Current, Under            bool // Under: an offline one below the browser that it came from
 }
 
 // Sessions is GET /account/sessions: the current one first.
@@ -121,18 +138,43 @@ func (p *Portal) Sessions(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := sessionsPage{person: p.person(s, u), Others: len(all) > 1}
 	for _, x := range all {
-		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, Device: Device(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
+		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, parent: x.Parent, Device: Device(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
 	}
-	slices.SortStableFunc(page.Sessions, func(a, b sessionRow) int {
-		switch {
-		case a.Current == b.Current:
-			return 0
-		case a.Current:
-			return -1
-		}
-		return 1
-	})
+	page.Sessions = inFamilies(page.Sessions, s.ID)
 	return p.edge.Page(w, r, http.StatusOK, "sessions", page)
+}
+
+// inFamilies puts the current session first, and each offline one below the
+// browser that it came from.
+func inFamilies(rows []sessionRow, current string) []sessionRow {
+	there := map[string]bool{}
+	for _, row := range rows {
+		there[row.ID] = true
+	}
+	slices.SortStableFunc(rows, func(a, b sessionRow) int { return b.Seen.Compare(a.Seen) })
+	slices.SortStableFunc(rows, func(a, b sessionRow) int {
+		switch {
+		case a.ID == current:
+			return -1
+		case b.ID == current:
+			return 1
+		}
+		return 0
+	})
+	var out []sessionRow
+	for _, row := range rows {
+		if there[row.parent] {
+			continue
+		}
+		out = append(out, row)
+		for _, child := range rows {
+			if child.parent == row.ID {
+				child.Under = true
+				out = append(out, child)
+			}
+		}
+	}
+	return out
 }
 
 // EndSession is POST /account/sessions/end: one session of the person's own.
@@ -148,8 +190,19 @@ func (p *Portal) EndSession(w http.ResponseWriter, r *http.Request) error {
 	if err := p.endOwn(r.Context(), &caller{sess: s}, f["session"], r); err != nil {
 		return apiError(err)
 	}
+	p.edge.SetNotice(w, "notice.session_ended")
 	p.edge.Redirect(w, r, "/account/sessions")
 	return nil
+}
+
+// AskEndOthers is GET /account/sessions/end-others: it asks once, since it
+// cannot be taken back.
+func (p *Portal) AskEndOthers(w http.ResponseWriter, r *http.Request) error {
+	s, u, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	return p.edge.Page(w, r, http.StatusOK, "end-others", p.person(s, u))
 }
 
 // EndOthers is POST /account/sessions/end-others: all but this one.
@@ -164,6 +217,7 @@ func (p *Portal) EndOthers(w http.ResponseWriter, r *http.Request) error {
 	if _, err := p.endOthers(r.Context(), &caller{sess: s}, r); err != nil {
 		return err
 	}
+	p.edge.SetNotice(w, "notice.others_ended")
 	p.edge.Redirect(w, r, "/account/sessions")
 	return nil
 }
@@ -248,6 +302,7 @@ func (p *Portal) RevokeApp(w http.ResponseWriter, r *http.Request) error {
 	if err := p.ledger.RevokeConsent(r.Context(), s.UserID, f["client"]); err != nil {
 		return err
 	}
+	p.edge.SetNotice(w, "notice.app_revoked")
 	p.edge.Redirect(w, r, "/account/apps")
 	return nil
 }
@@ -289,7 +344,7 @@ func (p *Portal) Prefs(w http.ResponseWriter, r *http.Request) error {
 	}
 	p.edge.SetPreferences(w, r, f.Get("lang"), f.Get("theme"))
 	back := f.Get("back")
-	if !strings.HasPrefix(back, "/") || strings.HasPrefix(back, "//") || strings.ContainsAny(back, "\\\r\n") {
+	if _, ok := web.SafeReturn(back, func(string) bool { return false }, p.base); !ok {
 		back = "/"
 	}
 	p.edge.Redirect(w, r, back)

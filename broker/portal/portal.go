@@ -65,6 +65,7 @@ type Portal struct {
 	edge       *web.Edge
 	issuer     string
 	origin     string
+	base       *url.URL // the issuer
 	sessions   *session.Manager
 	users      *user.Directory
 	ledger     *grant.Ledger
@@ -91,7 +92,7 @@ func New(c Config) (*Portal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Portal{edge: c.Edge, issuer: c.Issuer, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
+	return &Portal{edge: c.Edge, issuer: c.Issuer, origin: iss.Scheme + "://" + iss.Host, base: iss, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
 		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
 		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }

@@ -74,11 +74,11 @@ func PickLocale(list string) string {
 
 // preferences returns the language and theme of a reader: what they chose, else
 // what the browser asks for, else the default.
-func (e *Edge) preferences(r *http.Request) (locale, theme string) {
+func (e *Edge) preferences(r *http.Request) (locale, theme string, chosen bool) {
 	if v, ok := e.Cookie(r, prefsCookie); ok {
 		l, t, _ := strings.Cut(v, ".")
 		if e.texts[l] != nil {
-			locale = l
+			locale, chosen = l, true
 		}
 		if t == "light" || t == "dark" {
 			theme = t
@@ -97,7 +97,19 @@ func (e *Edge) preferences(r *http.Request) (locale, theme string) {
 	if locale == "" {
 		locale = e.cfg.DefaultLocale
 	}
-	return locale, theme
+	return locale, theme, chosen
+}
+
+// Prefer takes the client's wish for a language (ui_locales), unless the reader
+// has chosen one.
+func Prefer(r *http.Request, locales string) {
+	q := RequestOf(r)
+	if q.chosen || locales == "" {
+		return
+	}
+	if l := PickLocale(locales); l != "" {
+		q.Locale = l
+	}
 }
 
 // SetPreferences remembers a reader's choice; an empty one stays as it is,
