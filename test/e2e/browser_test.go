@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,9 +40,34 @@ func TestBrowserFlow(t *testing.T) {
 	t.Run("scripts off", func(t *testing.T) { browser(t, []string{"NOJS=1"}, "flow.mjs", g.URL, "demo", "demo") })
 }
 
-// Every page, both languages, both themes, wide and narrow: no violation of
-// WCAG 2.2 AA, nothing sideways, nobody else asked.
+// allMethods is a server whose sign-in page has every kind of method, with a
+// route behind which nothing is and one that nobody may use.
+func allMethods(t *testing.T) *gatehouse {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"config/gatehouse.yml": fmt.Sprintf(`
+support: help@example.com
+time_zone: Asia/Shanghai
+github: {client_id: gh-client, client_secret: gh-secret, base_url: "http://127.0.0.1:%[1]d"}
+google: {client_id: g-client, client_secret: g-secret, redirect_uri: http://127.0.0.1/auth/google/callback}
+ldap: {name: Acme directory, host: 127.0.0.1, port: %[1]d, base_dn: "dc=example,dc=com", bind_dn: "cn=reader,dc=example,dc=com", bind_password: reader}
+rate_limits: {account_failures: 2, address_failures: 10000, attempts: 100000, stored_attempts: 1}
+routes:
+  - {name: demo-api, host: api.localhost, upstream: "http://demo-upstream.invalid", audience: demo-api}
+  - {name: demo-console, host: "{node}.console.localhost", lease: true}
+  - {name: closed, host: closed.localhost, upstream: "http://demo-upstream.invalid", allow: "false"}
+  - {name: down, host: down.localhost, upstream: "http://127.0.0.1:%[1]d"}
+`, freePort(t))})
+	return serve(t, dir, []string{"--dev"})
+}
+
+// Every page and state, both languages, both themes, wide and narrow: no
+// violation of WCAG 2.2 AA, nothing sideways or clipped, nobody else asked.
 func TestBrowserPages(t *testing.T) {
-	g := serve(t, t.TempDir(), []string{"--dev"})
-	browser(t, nil, "pages.mjs", g.URL, "demo", "demo")
+	browser(t, nil, "pages.mjs", allMethods(t).URL, "demo", "demo")
+}
+
+// Keyboard, error summary, language and theme without scripts, motion, weight.
+func TestBrowserKeyboardAndPreferences(t *testing.T) {
+	browser(t, nil, "keyboard.mjs", allMethods(t).URL, "demo", "demo")
 }
