@@ -96,7 +96,7 @@ func (d *Door) password(w http.ResponseWriter, r *http.Request, m *Method, pc co
 		// A form without its cookie may have been put there by somebody else
 		// (login CSRF); one that is old is simply shown again.
 		note := "signin.stale"
-		if len(d.cfg.Edge.CookieNames(r, attemptCookie)) == 0 {
+		if len(r.Cookies()) == 0 { // a second tab of a sign-in that is over still brings others
 			note = "signin.cookies"
 		}
 		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: note, Warn: note == "signin.cookies"})
