@@ -1,11 +1,13 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,9 +63,24 @@ var matcher = language.NewMatcher([]language.Tag{language.English, language.Simp
 // PickLocale returns the best locale for a list such as ui_locales or
 // Accept-Language, or "" when none fits.
 func PickLocale(list string) string {
-	tags, _, err := language.ParseAcceptLanguage(strings.ReplaceAll(list, " ", ","))
-	if err != nil || len(tags) == 0 {
+	type wish struct {
+		tag language.Tag
+		q   float32
+	}
+	var wishes []wish
+	for item := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+		// One by one: a language that nobody knows must not spoil the others.
+		if tags, q, err := language.ParseAcceptLanguage(item); err == nil && len(tags) == 1 {
+			wishes = append(wishes, wish{tags[0], q[0]})
+		}
+	}
+	if len(wishes) == 0 {
 		return ""
+	}
+	slices.SortStableFunc(wishes, func(a, b wish) int { return cmp.Compare(b.q, a.q) })
+	tags := make([]language.Tag, len(wishes))
+	for i, w := range wishes {
+		tags[i] = w.tag
 	}
 	_, i, confidence := matcher.Match(tags...)
 	if confidence == language.No {
