@@ -183,6 +183,10 @@ routes:
 	if a.StatusCode != http.StatusBadGateway || !regexp.MustCompile(`(?s)diff-ok">You<.*diff-ok">Gateway<.*diff-no[^"]*">down<`).MatchString(a.Body) || !strings.Contains(a.Body, `href="/">Try again</a>`) {
 		t.Errorf("502: %d\n%s", a.StatusCode, a.Body)
 	}
+	// "Try again" is never a link to another host.
+	if a := b.follow(b.get(on("down.localhost") + "/evil.example/")); strings.Contains(a.Body, `href="//`) {
+		t.Error("the page links to a host that stood in its path")
+	}
 	// A page on a gateway host sets no cookie of the broker's and asks for none.
 	if strings.Contains(a.Body, "/prefs") {
 		t.Error("a language form on a gateway host")

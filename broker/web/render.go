@@ -49,8 +49,9 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	} else if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		v.Path = "/" // a form's own path has no page
 	}
-	if r.Method == http.MethodGet {
-		v.Self = r.URL.RequestURI()
+	// A path of two slashes is another host's in a link.
+	if uri := r.URL.RequestURI(); r.Method == http.MethodGet && !strings.HasPrefix(uri, "//") && !strings.Contains(uri, "\\") {
+		v.Self = uri
 	}
 	csp := pageCSP
 	if q.Host != e.cfg.Issuer.Hostname() {
