@@ -193,6 +193,25 @@ routes:
 	}
 }
 
+// A name that somebody chose is inert: no markup, no direction of ours, no place
+// of a text.
+func TestUXNamesAreInert(t *testing.T) {
+	t.Parallel()
+	h := start(t, `
+clients:
+  - {client_id: odd, client_secret: odd-secret, client_name: "\u202e<b>{brand}</b>\u2066", redirect_uris: ["http://localhost:5555/callback"], scope: openid}
+`)
+	b := h.browser()
+	b.enter("demo", "demo")
+	q := authRequest()
+	q.Set("client_id", "odd")
+	q.Set("redirect_uri", "http://localhost:5555/callback")
+	a := b.follow(b.get("/oauth2/authorize?" + q.Encode()))
+	if !strings.Contains(a.Body, "&lt;b&gt;{brand}&lt;/b&gt; wants to use your RemoteGPU account") || strings.ContainsAny(a.Body, "\u202e\u2066") {
+		t.Errorf("%d\n%s", a.StatusCode, a.Body)
+	}
+}
+
 // An offline session stands below the browser that it came from.
 func TestUXSessionsInFamilies(t *testing.T) {
 	t.Parallel()

@@ -139,7 +139,7 @@ func quote(s string) string {
 		if len(out) == most {
 			break
 		}
-		if c >= 0x202A && c <= 0x202E || c >= 0x2066 && c <= 0x2069 || c == 0x200E || c == 0x200F || c < 0x20 {
+		if reorders(c) || c < 0x20 {
 			c = '\uFFFD'
 		}
 		out = append(out, c)

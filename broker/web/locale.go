@@ -49,10 +49,27 @@ func (e *Edge) Text(locale, id string, args map[string]any) string {
 			return id
 		}
 	}
-	for k, v := range args {
-		s = strings.ReplaceAll(s, "{"+k+"}", fmt.Sprint(v))
+	if len(args) == 0 {
+		return s
 	}
-	return s
+	pairs := make([]string, 0, 2*len(args))
+	for k, v := range args {
+		pairs = append(pairs, "{"+k+"}", strings.Map(visible, fmt.Sprint(v)))
+	}
+	return strings.NewReplacer(pairs...).Replace(s) // in one pass: a name may look like a place
+}
+
+// visible drops what would reorder the text around a name that somebody chose.
+func visible(c rune) rune {
+	if reorders(c) {
+		return -1
+	}
+	return c
+}
+
+// reorders reports whether a character sets the direction of text.
+func reorders(c rune) bool {
+	return c >= 0x202A && c <= 0x202E || c >= 0x2066 && c <= 0x2069 || c == 0x200E || c == 0x200F
 }
 
 // Locales are those that we have texts for, ours first.

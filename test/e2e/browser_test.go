@@ -46,8 +46,8 @@ func TestBrowserFlow(t *testing.T) {
 	t.Run("scripts off", func(t *testing.T) { browser(t, []string{"NOJS=1"}, "flow.mjs", g.URL, "demo", "demo") })
 }
 
-// allMethods is a server whose sign-in page has every kind of method, with a
-// route behind which nothing is and one that nobody may use.
+// allMethods is a server whose sign-in page has every kind of method and whose
+// person has a name that spoils careless pages, with a route behind which nothing is and one that nobody may use.
 func allMethods(t *testing.T) *gatehouse {
 	t.Helper()
 	dir := t.TempDir()
@@ -57,6 +57,14 @@ time_zone: Asia/Shanghai
 github: {client_id: gh-client, client_secret: gh-secret, base_url: "http://127.0.0.1:%[1]d"}
 google: {client_id: g-client, client_secret: g-secret, redirect_uri: http://127.0.0.1/auth/google/callback}
 ldap: {name: Acme directory, host: 127.0.0.1, port: %[1]d, base_dn: "dc=example,dc=com", bind_dn: "cn=reader,dc=example,dc=com", bind_password: reader}
+local:
+  name: Demo account
+  users:
+    - username: demo
+      name: "<script>alert(1)</script>\u202e Anna-Maria Wolfeschlegelsteinhausenbergerdorffwelchevoralternwarengewissenhaft"
+      email: demo.with.a.long.address.that.does.not.break@a.long.subdomain.of.the.department.example.com
+      password_hash: $argon2id$v=19$m=19456,t=2,p=1$mrRp2ryD1oG1tkOpAvBCcw$SZDW+Y2c1en3d0yfC2GKx8l70aDkabRHTSUlBCfJrHQ
+      groups: [gpu-users, a-group-with-a-name-that-is-longer-than-a-telephone-is-wide-and-has-no-spaces-either]
 rate_limits: {account_failures: 2, address_failures: 10000, attempts: 100000, stored_attempts: 1}
 routes:
   - {name: demo-api, host: api.localhost, upstream: "http://demo-upstream.invalid", audience: demo-api}
