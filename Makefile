@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build test e2e e2e-core e2e-full lint bench fuzz clean
+.PHONY: help run build test e2e e2e-core e2e-full lint bench fuzz images clean
 
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -45,6 +45,9 @@ bench: build ## figures of docs/performance.md
 
 fuzz: ## every fuzz target for FUZZTIME (30s) each
 	test/fuzz.sh
+
+images: build ## the pictures of docs/images, with Chromium
+	test/images.sh
 
 clean: ## what make built
 	rm -rf bin

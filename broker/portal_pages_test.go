@@ -25,7 +25,7 @@ resources: [{name: demo-api, uri: "https://api.example.com"}]
 	for user, want := range map[string]string{"demo": "demo-api near demo", "admin": "admins near demo", "aud": "near"} {
 		a := h.in(user).get("/")
 		var got []string
-		for _, m := range regexp.MustCompile(`<h2 class="wrap">([^<]+)</h2>`).FindAllStringSubmatch(a.Body, -1) {
+		for _, m := range regexp.MustCompile(`<h2 class="wrap h3">([^<]+)</h2>`).FindAllStringSubmatch(a.Body, -1) {
 			got = append(got, m[1])
 		}
 		if strings.Join(got, " ") != want {
@@ -136,7 +136,7 @@ func TestPortalSessions(t *testing.T) {
 	if got := ids(t, b.page(http.MethodGet, sessions, ""), "id"); len(got) != 1 {
 		t.Errorf("left over: %v", got)
 	}
-	if a := b.get("/account/sessions"); !strings.Contains(a.Body, "Only this device.") || strings.Contains(a.Body, "Sign out everywhere else") {
+	if a := b.get("/account/sessions"); !strings.Contains(a.Body, "Only this device is signed in.") || strings.Contains(a.Body, "Sign out everywhere else") {
 		t.Error("the page of one session")
 	}
 }

@@ -88,6 +88,7 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 	page("/account", "account", p.Account)
 	page("/account/sessions", "sessions", p.Sessions)
 	form("/account/sessions/end", "end session", p.EndSession)
+	page("/account/sessions/end-others", "end other sessions", p.AskEndOthers)
 	form("/account/sessions/end-others", "end other sessions", p.EndOthers)
 	page("/account/apps", "apps", p.Apps)
 	form("/account/apps/revoke", "revoke app", p.RevokeApp)

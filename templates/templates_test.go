@@ -128,3 +128,93 @@ func TestNothingInline(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What a connector refuses with has a text where that kind of connector shows
+// it.
+func TestRefusalsHaveTexts(t *testing.T) {
+	en := texts(t, "en")
+	code := regexp.MustCompile(`\bcode[A-Z]\w* *= *"([a-z_]+)"|\brefuse\("([a-z_]+)"`)
+	for dir, prefix := range map[string]string{"ldap": "password.", "github": "error.connector."} {
+		n := 0
+		files, err := filepath.Glob("../connectors/" + dir + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, m := range code.FindAllStringSubmatch(string(raw), -1) {
+				if n++; m[1] == "account_locked" {
+					continue // answered as a wrong password: it comes without the right one too (LD-7)
+				}
+				if id := prefix + m[1] + m[2]; en[id] == "" {
+					t.Errorf("%s refuses with %q, and there is no text %q", file, m[1]+m[2], id)
+				}
+			}
+		}
+		if n == 0 {
+			t.Errorf("found no refusal in connectors/%s: the pattern no longer fits", dir)
+		}
+	}
+}
+
+// A text that nobody shows is a text that nobody keeps right.
+func TestNoTextIsUnused(t *testing.T) {
+	var all strings.Builder
+	for _, root := range []string{".", "../broker", "../connectors"} {
+		err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(p, ".html") && !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+				return err
+			}
+			raw, err := os.ReadFile(p)
+			all.Write(raw)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := all.String()
+	made := regexp.MustCompile(`^(event|sessions\.kind|home\.kind|role|consent\.scope|password|error\.connector)\.`) // put together where they are shown; of events, by the readers of the log
+	for id := range texts(t, "en") {
+		base := strings.TrimSuffix(id, ".help")
+		if !strings.Contains(source, `"`+base+`"`) && !made.MatchString(base) {
+			t.Errorf("%s is shown nowhere", id)
+		}
+	}
+}
+
+// The Chinese is written as a product of the mainland is: polite, with a space
+// between Han and Latin, and one word for one thing.
+func TestChineseStyle(t *testing.T) {
+	wrong := map[string]*regexp.Regexp{
+		"no space between Han and Latin":   regexp.MustCompile(`\p{Han}[A-Za-z0-9{]|[A-Za-z0-9}]\p{Han}`),
+		"ASCII punctuation or bracket":     regexp.MustCompile(`\p{Han} ?[,;:?!()]|[,;:?!()] ?\p{Han}|\.$|\.\.\.`),
+		"a space at a full-width mark":     regexp.MustCompile(` [，。；：？！（）、]|[，。；：？！（）、] `),
+		"你 where 您 belongs":                regexp.MustCompile(`你`),
+		"登出, 登陆 or 注销 for 退出登录 or 登录":      regexp.MustCompile(`登出|登陆|注销`),
+		"電腦, 帳號, 網路, 默認, 用戶 or 賬 for ours": regexp.MustCompile(`電|帳|網|賬|戶|登錄|默认帐`),
+		"帐号 for 账号":                        regexp.MustCompile(`帐`),
+		"an English sentence":              regexp.MustCompile(`[A-Za-z]+ [a-z]+ [a-z]+`),
+	}
+	for id, z := range texts(t, "zh-CN") {
+		for what, re := range wrong {
+			if m := re.FindString(z); m != "" {
+				t.Errorf("%s: %s (%s): %s", id, what, m, z)
+			}
+		}
+		if !regexp.MustCompile(`\p{Han}`).MatchString(z) && !map[string]bool{"home.api": true, "home.kind.jupyter": true, "home.kind.vscode": true}[id] {
+			t.Errorf("%s is not Chinese: %s", id, z)
+		}
+	}
+	for id, e := range texts(t, "en") {
+		if m := regexp.MustCompile(`(?i)\b(please|oops|whoops)\b|!$|\p{Han}`).FindString(e); m != "" {
+			t.Errorf("%s: %q in %s", id, m, e)
+		}
+	}
+}

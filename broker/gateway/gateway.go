@@ -41,7 +41,7 @@ type grants interface {
 }
 
 type starter interface {
-	Start(w http.ResponseWriter, r *http.Request, returnTo string) error
+	StartFor(w http.ResponseWriter, r *http.Request, returnTo, app string) error
 	Current(r *http.Request) (session.Session, bool, error)
 }
 

@@ -54,7 +54,14 @@ func (g *Gateway) Start(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !in {
-		return g.cfg.SignIn.Start(w, r, "/gateway/start?"+r.URL.RawQuery)
+		app := ""
+		if rs, _ := g.routes.host(web.HostName(u.Host)); len(rs) > 0 {
+			app = rs[0].Name // the operator's word, not the address's
+			if rt := pick(rs, u.Path); rt != nil {
+				app = rt.Name
+			}
+		}
+		return g.cfg.SignIn.StartFor(w, r, "/gateway/start?"+r.URL.RawQuery, app)
 	}
 	browser := params.Get("browser")
 	if browser == "" { // a link from elsewhere: the host itself begins the hand-off

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -178,6 +179,11 @@ func (g *Gateway) denied(r *http.Request, rt *route, c caller, label, why string
 	}
 	e := web.Fail(http.StatusForbidden, "policy.denied", "error.denied", nil)
 	e.Args = map[string]any{"name": rt.Name}
+	if c.cookie {
+		if u, err := g.cfg.Users.Profile(r.Context(), c.userID); err == nil {
+			e.Who = cmp.Or(u.Email, u.Username, u.Name)
+		}
+	}
 	if rt.Lease {
 		e.Text, e.Args = "error.denied_console", map[string]any{"name": label}
 	}
@@ -481,9 +487,9 @@ func (g *Gateway) upstreamError(a *activity, err error) error {
 		status, code = http.StatusGatewayTimeout, "upstream.timeout"
 	}
 	e := web.Fail(status, code, "error.upstream_down", err)
-	e.Args = map[string]any{"name": a.route.Name}
+	e.Args, e.Down = map[string]any{"name": a.route.Name}, a.route.Name
 	if a.route.Lease {
-		e.Code, e.Text, e.Args = "node.offline", "error.node_down", map[string]any{"name": a.lease.ID}
+		e.Code, e.Text, e.Args, e.Down = "node.offline", "error.node_down", map[string]any{"name": a.lease.ID}, a.lease.ID
 	}
 	e.Header = http.Header{"Retry-After": {"10"}}
 	return e

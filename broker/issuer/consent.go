@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -12,9 +13,11 @@ import (
 )
 
 type consentPage struct {
-	Client, ClientURI, Action, Token, As string
-	Scopes                               []consentScope
-	Offline                              bool
+	Client, Action, Token, As string
+	Site                      string // the client's own page, as it says; "" where it says none
+	Back                      string // the host that the browser goes back to
+	Scopes                    []consentScope
+	Offline                   bool
 }
 
 type consentScope struct {
@@ -56,7 +59,16 @@ func (is *Issuer) Consent(w http.ResponseWriter, r *http.Request) error {
 		if u.Email != "" {
 			as = u.Email
 		}
-		page := consentPage{Client: c.Name(), ClientURI: c.ClientURI, Action: r.URL.Path, Token: is.cfg.Edge.FormToken(s.ID+"/"+id, "consent"), As: as}
+		page := consentPage{Client: c.Name(), Action: r.URL.Path, Token: is.cfg.Edge.FormToken(s.ID+"/"+id, "consent"), As: cmp.Or(as, u.Username)}
+		if site, err := url.Parse(c.ClientURI); err == nil {
+			page.Site = site.Host
+		}
+		if params, err := url.ParseQuery(p.Query); err == nil {
+			web.Prefer(r, params.Get("ui_locales"))
+			if back, err := url.Parse(params.Get("redirect_uri")); err == nil {
+				page.Back = cmp.Or(back.Host, back.Scheme)
+			}
+		}
 		res, _ := is.cfg.Clients.Resource(p.Audience)
 		for _, sc := range p.Scopes {
 			cs := consentScope{Name: sc}

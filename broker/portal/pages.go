@@ -55,8 +55,13 @@ func (p *Portal) form(w http.ResponseWriter, r *http.Request, s session.Session)
 
 type homePage struct {
 	person
-	Apps []App
+	Apps   []App
+	Query  string // what was searched for
+	Search bool   // there are enough to search
 }
+
+// manyApps is from how many on a search is offered.
+const manyApps = 7
 
 // Home is GET /: the apps and consoles that this person may open.
 func (p *Portal) Home(w http.ResponseWriter, r *http.Request) error {
@@ -68,7 +73,18 @@ func (p *Portal) Home(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return p.edge.Page(w, r, http.StatusOK, "home", homePage{p.person(s, u), apps})
+	page := homePage{person: p.person(s, u), Query: strings.TrimSpace(r.URL.Query().Get("q")), Search: len(apps) >= manyApps}
+	for _, a := range apps {
+		if page.Query == "" || containsFold(page.Query, a.Name, a.Node, a.Kind) {
+			page.Apps = append(page.Apps, a)
+		}
+	}
+	page.Search = page.Search || page.Query != ""
+	return p.edge.Page(w, r, http.StatusOK, "home", page)
+}
+
+func containsFold(part string, in ...string) bool {
+	return slices.ContainsFunc(in, func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(part)) })
 }
 
 type accountPage struct {
@@ -179,8 +195,19 @@ func (p *Portal) EndSession(w http.ResponseWriter, r *http.Request) error {
 	if err := p.endOwn(r.Context(), &caller{sess: s}, f["session"], r); err != nil {
 		return apiError(err)
 	}
+	p.edge.SetNotice(w, "notice.session_ended")
 	p.edge.Redirect(w, r, "/account/sessions")
 	return nil
+}
+
+// AskEndOthers is GET /account/sessions/end-others: it asks once, since it
+// cannot be taken back.
+func (p *Portal) AskEndOthers(w http.ResponseWriter, r *http.Request) error {
+	s, u, done, err := p.who(w, r)
+	if done {
+		return err
+	}
+	return p.edge.Page(w, r, http.StatusOK, "end-others", p.person(s, u))
 }
 
 // EndOthers is POST /account/sessions/end-others: all but this one.
@@ -195,6 +222,7 @@ func (p *Portal) EndOthers(w http.ResponseWriter, r *http.Request) error {
 	if _, err := p.endOthers(r.Context(), &caller{sess: s}, r); err != nil {
 		return err
 	}
+	p.edge.SetNotice(w, "notice.others_ended")
 	p.edge.Redirect(w, r, "/account/sessions")
 	return nil
 }
@@ -291,6 +319,7 @@ func (p *Portal) RevokeApp(w http.ResponseWriter, r *http.Request) error {
 	if err := p.ledger.RevokeConsent(r.Context(), s.UserID, f["client"]); err != nil {
 		return err
 	}
+	p.edge.SetNotice(w, "notice.app_revoked")
 	p.edge.Redirect(w, r, "/account/apps")
 	return nil
 }

@@ -66,7 +66,7 @@ type Config struct {
 type Portal struct {
 	edge       *web.Edge
 	issuer     string
-	url        *url.URL
+	url        *url.URL // the issuer
 	origin     string
 	sessions   *session.Manager
 	users      *user.Directory

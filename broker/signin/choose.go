@@ -34,6 +34,12 @@ func (d *Door) Start(w http.ResponseWriter, r *http.Request, returnTo string) er
 	return d.StartWith(w, r, Start{ReturnTo: returnTo})
 }
 
+// StartFor is Start for something that has a name: the page says what the
+// person goes on to.
+func (d *Door) StartFor(w http.ResponseWriter, r *http.Request, returnTo, app string) error {
+	return d.StartWith(w, r, Start{ReturnTo: returnTo, App: app})
+}
+
 // StartWith begins a sign-in: the request is sealed into an attempt's cookie,
 // nothing is stored, and the browser goes to the sign-in page.
 func (d *Door) StartWith(w http.ResponseWriter, r *http.Request, s Start) error {
@@ -99,13 +105,21 @@ type button struct {
 }
 
 type choosePage struct {
+	Attempt   string
 	App, Note string
 	NoteArgs  map[string]any
 	Warn      bool
+	As        string  // somebody is signed in in this browser already,
+	Continue  string  // and may go on as such to this path
 	First     *button // the method used last
 	Form      *formPage
 	Methods   []button
+	Later     []button // configured, and not served by this version
 }
+
+// At is where a change of language comes back to: the page may stand at the
+// address of an older attempt, of a callback or of a form.
+func (p choosePage) At() string { return "/signin?attempt=" + p.Attempt }
 
 // NoteName is the {name} of the note's text.
 func (p choosePage) NoteName() string { s, _ := p.NoteArgs["name"].(string); return s }
@@ -126,8 +140,7 @@ func (d *Door) Choose(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		d.drop(w, a.ID)
-		a, note = a2, "signin.stale"
+		a, note = a2, "signin.stale" // the old one stays: a reload finds its target again
 	case !ok:
 		if _, signedIn, err := d.Current(r); err != nil {
 			return err
@@ -153,7 +166,7 @@ func (d *Door) startAgain(w http.ResponseWriter, r *http.Request, old attempt, s
 	if err != nil {
 		return err
 	}
-	if old.ID != "" {
+	if old.ID != "" && old.ReturnTo == "" { // it has led to a session; any other still knows its target after a reload
 		d.drop(w, old.ID)
 	}
 	return d.choosePage(w, r, status, a, page)
@@ -164,7 +177,11 @@ func (d *Door) choosePage(w http.ResponseWriter, r *http.Request, status int, a 
 		return err
 	}
 	d.clearDeadSession(w, r)
-	p.App = a.App
+	web.Prefer(r, a.Locales)
+	p.Attempt, p.App = a.ID, a.App
+	if s, alive, err := d.Current(r); err == nil && alive && !a.Force {
+		p.As, p.Continue = d.nameOf(r, s), a.ReturnTo
+	}
 	last, _ := d.cfg.Edge.Cookie(r, lastCookie)
 	var passwords []*Method
 	shown := 0
@@ -192,26 +209,27 @@ func (d *Door) choosePage(w http.ResponseWriter, r *http.Request, status int, a 
 			p.First = &b
 			continue
 		}
+		if b.Later {
+			p.Later = append(p.Later, b)
+			continue
+		}
 		p.Methods = append(p.Methods, b)
 	}
 	// What works stands before what does not.
 	slices.SortStableFunc(p.Methods, func(x, y button) int { return rank(x) - rank(y) })
 	if len(passwords) == 1 {
 		f := d.form(passwords[0], a, a.LoginHint)
-		f.Embedded = shown > 1
+		f.Embedded, f.Last = shown > 1, shown > 1 && passwords[0].ID == last
+		if up, since := d.health.state(f.ID); !up {
+			f.Down, f.Since = true, since
+		}
 		p.Form = &f
-	}
-	if l := web.PickLocale(a.Locales); a.Locales != "" && l != "" {
-		web.RequestOf(r).Locale = l
 	}
 	return d.cfg.Edge.Page(w, r, status, "signin", p)
 }
 
 func rank(b button) int {
-	switch {
-	case b.Later:
-		return 2
-	case b.Down:
+	if b.Down {
 		return 1
 	}
 	return 0

@@ -1,6 +1,7 @@
 package signin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 		return fmt.Errorf("connector %s gave an identity of %q without a subject", m.ID, id.Connector)
 	}
 	if err := d.allowed(r, m, id); err != nil {
-		return d.notAllowed(r, m, "policy", err)
+		return d.notAllowed(r, m, cmp.Or(id.Email, id.Username, id.Name), "policy", err)
 	}
 	u, _, err := d.cfg.Users.Admit(r.Context(), id, user.Admission{Signup: m.Signup, Domains: m.Domains, Announce: func(_ context.Context, u user.User, created bool) error {
 		name := event.UserUpdated
@@ -34,7 +35,10 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	switch {
 	case errors.Is(err, user.ErrSuspended):
 		d.note(r, event.Event{Name: event.SigninFailed, Target: u.ID, Connector: m.ID, Details: map[string]string{"reason": "suspended"}})
-		return web.Fail(http.StatusForbidden, "account.disabled", "error.account_disabled", err)
+		e := web.Fail(http.StatusForbidden, "account.disabled", "error.account_disabled", err)
+		e.Who = cmp.Or(id.Email, id.Username, id.Name)
+		e.Actions = []web.Action{{Text: "error.other_account", URL: "/signin"}}
+		return e
 	case errors.Is(err, user.ErrSignupClosed):
 		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": "signup_closed"}})
 		e := web.Fail(http.StatusForbidden, "account.signup_closed", "error.signup_closed", err)

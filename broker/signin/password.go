@@ -22,7 +22,12 @@ type formPage struct {
 	Reset                            string // the page for a forgotten password
 	Back                             bool   // there are other methods
 	Embedded                         bool   // part of the page of all methods
+	Last, Down                       bool
+	Since                            time.Time // when it went down
 }
+
+// At is where a change of language comes back to: this form of this attempt.
+func (p formPage) At() string { return "/signin/" + p.ID + "?attempt=" + p.Attempt }
 
 func (d *Door) form(m *Method, a attempt, username string) formPage {
 	p := formPage{ID: m.ID, Name: m.Name, Attempt: a.ID, Username: username, App: a.App, Back: len(d.cfg.Methods) > 1}
@@ -75,6 +80,7 @@ func (d *Door) Method(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	d.clearDeadSession(w, r)
+	web.Prefer(r, a.Locales)
 	return d.cfg.Edge.Page(w, r, http.StatusOK, "password", d.form(m, a, a.LoginHint))
 }
 
@@ -90,11 +96,12 @@ func (d *Door) password(w http.ResponseWriter, r *http.Request, m *Method, pc co
 		// A form without its cookie may have been put there by somebody else
 		// (login CSRF); one that is old is simply shown again.
 		note := "signin.stale"
-		if len(d.cfg.Edge.CookieNames(r, attemptCookie)) == 0 {
+		if len(r.Cookies()) == 0 { // a second tab of a sign-in that is over still brings others
 			note = "signin.cookies"
 		}
-		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: note})
+		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: note, Warn: note == "signin.cookies"})
 	}
+	web.Prefer(r, a.Locales)
 	page := d.form(m, a, username)
 	if len(username) > 256 || !utf8.ValidString(username) || strings.TrimSpace(username) == "" || password == "" {
 		page.Problem, page.Username = "password.mismatch", cut(strings.ToValidUTF8(username, ""), 256)
@@ -140,7 +147,7 @@ func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, keys li
 		}
 		return d.refuse(w, r, http.StatusForbidden, page)
 	case errors.Is(err, connectors.ErrNotAllowed):
-		return d.notAllowed(r, m, "connector", err)
+		return d.notAllowed(r, m, page.Username, "connector", err)
 	case !errors.Is(err, connectors.ErrBadCredentials):
 		return err
 	}
@@ -158,10 +165,10 @@ func (d *Door) refuse(w http.ResponseWriter, r *http.Request, status int, page f
 }
 
 // notAllowed is the page for somebody whom the upstream knows and who may not in.
-func (d *Door) notAllowed(r *http.Request, m *Method, why string, err error) error {
+func (d *Door) notAllowed(r *http.Request, m *Method, who, why string, err error) error {
 	d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": why}})
 	e := web.Fail(http.StatusForbidden, "policy.denied", "error.not_allowed", err)
-	e.Args = map[string]any{"name": m.Name}
+	e.Args, e.Who = map[string]any{"name": m.Name}, who
 	e.Actions = []web.Action{{Text: "error.other_account", URL: "/signin"}}
 	return e
 }

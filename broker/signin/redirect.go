@@ -95,7 +95,7 @@ func (d *Door) upstreamFailed(w http.ResponseWriter, r *http.Request, m *Method,
 		e.Actions = append(e.Actions, web.Action{Text: "error.other_account", URL: "/signin"})
 		return e
 	case errors.Is(err, connectors.ErrNotAllowed):
-		return d.notAllowed(r, m, "connector", err)
+		return d.notAllowed(r, m, "", "connector", err)
 	case errors.Is(err, connectors.ErrUnavailable):
 		d.health.failed(r.Context(), m.ID, err)
 		d.cfg.Log.Warn("a connector is unavailable", "connector", m.ID, "err", err)

@@ -1,10 +1,13 @@
 package signin
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/connectors"
 )
 
 type signOutPage struct{ Token, As string }
@@ -25,7 +28,7 @@ func (d *Door) SignOut(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	if r.Method != http.MethodPost {
-		return d.cfg.Edge.Page(w, r, http.StatusOK, "signout", signOutPage{Token: d.cfg.Edge.FormToken(s.ID, "signout"), As: s.Username})
+		return d.cfg.Edge.Page(w, r, http.StatusOK, "signout", signOutPage{Token: d.cfg.Edge.FormToken(s.ID, "signout"), As: d.nameOf(r, s)})
 	}
 	form, err := web.Form(w, r, maxForm)
 	if err != nil {
@@ -50,11 +53,23 @@ func (d *Door) SignOut(w http.ResponseWriter, r *http.Request) error {
 	d.note(r, ev)
 	d.cfg.Edge.SetCookie(w, SessionCookie, "", -1)
 	to := "/signed-out"
-	if m := d.methods[s.Connector]; m != nil && m.Type != "local" {
-		to += "?from=" + m.ID
+	if m := d.methods[s.Connector]; m != nil {
+		if _, ok := m.Connector.(connectors.RedirectConnector); ok { // a directory keeps no sign-in of its own
+			to += "?from=" + m.ID
+		}
 	}
 	d.cfg.Edge.Redirect(w, r, to)
 	return nil
+}
+
+// nameOf is what a person is called; who cannot be looked up is called as at
+// the sign-in.
+func (d *Door) nameOf(r *http.Request, s session.Session) string {
+	u, err := d.cfg.Users.Profile(r.Context(), s.UserID)
+	if err != nil {
+		return cmp.Or(s.Username, s.UserID)
+	}
+	return cmp.Or(u.Name, u.Username, s.Username, u.ID)
 }
 
 // SignedOut is GET /signed-out. ?from= names the connector at which the person

@@ -23,7 +23,11 @@ type Error struct {
 	Args map[string]any
 	// Actions are links offered to the person.
 	Actions []Action
-	Err     error
+	// Who is the person as we know them; "" for a stranger.
+	Who string
+	// Down names what stands behind us and did not answer.
+	Down string
+	Err  error
 	// Header is added to the answer.
 	Header http.Header
 	// JSON is the body for machines; where it is set, everybody gets it.
@@ -61,9 +65,10 @@ type errorBody struct {
 
 type errorPage struct {
 	Title, Help, Code, Ref string
+	Who, Down              string
 	Time                   time.Time
 	Actions                []Action
-	Support                string
+	Again                  bool // asking once more may help
 }
 
 // RenderError writes the one answer for an error. What is no *Error is a fault
@@ -95,7 +100,8 @@ func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
 		_ = e.JSON(w, we.Status, errorBody{Error: machineWord(we.Status), Code: we.Code, Message: e.Text("en", we.Text, we.Args), Ref: q.Ref()})
 		return
 	}
-	data := errorPage{Title: e.Text(q.Locale, we.Text, we.Args), Code: we.Code, Ref: q.Ref(), Time: e.cfg.Now().UTC(), Actions: we.Actions, Support: e.cfg.Support}
+	data := errorPage{Title: e.Text(q.Locale, we.Text, we.Args), Code: we.Code, Ref: q.Ref(), Time: e.cfg.Now().UTC(), Actions: we.Actions, Who: we.Who, Down: we.Down,
+		Again: we.Status >= 500 || we.Status == http.StatusTooManyRequests}
 	if e.has(we.Text + ".help") {
 		data.Help = e.Text(q.Locale, we.Text+".help", we.Args)
 	}
@@ -133,7 +139,7 @@ func quote(s string) string {
 		if len(out) == most {
 			break
 		}
-		if c >= 0x202A && c <= 0x202E || c >= 0x2066 && c <= 0x2069 || c == 0x200E || c == 0x200F || c < 0x20 {
+		if reorders(c) || c < 0x20 {
 			c = '\uFFFD'
 		}
 		out = append(out, c)

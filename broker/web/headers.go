@@ -4,7 +4,11 @@ import "net/http"
 
 // pageCSP lets a page use our own files and send forms to us alone. A form must
 // therefore never end in a redirect to another origin: Hop is for that.
-const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'"
+
+// permissions are what a page of ours may ask the browser for: the clipboard,
+// for the copy buttons, and passkeys.
+const permissions = "clipboard-write=(self), publickey-credentials-get=(self), camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
 
 // setBaseHeaders sets what every answer of our own carries.
 func setBaseHeaders(h http.Header, https bool) {

@@ -1,11 +1,13 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,10 +49,27 @@ func (e *Edge) Text(locale, id string, args map[string]any) string {
 			return id
 		}
 	}
-	for k, v := range args {
-		s = strings.ReplaceAll(s, "{"+k+"}", fmt.Sprint(v))
+	if len(args) == 0 {
+		return s
 	}
-	return s
+	pairs := make([]string, 0, 2*len(args))
+	for k, v := range args {
+		pairs = append(pairs, "{"+k+"}", strings.Map(visible, fmt.Sprint(v)))
+	}
+	return strings.NewReplacer(pairs...).Replace(s) // in one pass: a name may look like a place
+}
+
+// visible drops what would reorder the text around a name that somebody chose.
+func visible(c rune) rune {
+	if reorders(c) {
+		return -1
+	}
+	return c
+}
+
+// reorders reports whether a character sets the direction of text.
+func reorders(c rune) bool {
+	return c >= 0x202A && c <= 0x202E || c >= 0x2066 && c <= 0x2069 || c == 0x200E || c == 0x200F
 }
 
 // Locales are those that we have texts for, ours first.
@@ -61,9 +80,24 @@ var matcher = language.NewMatcher([]language.Tag{language.English, language.Simp
 // PickLocale returns the best locale for a list such as ui_locales or
 // Accept-Language, or "" when none fits.
 func PickLocale(list string) string {
-	tags, _, err := language.ParseAcceptLanguage(strings.ReplaceAll(list, " ", ","))
-	if err != nil || len(tags) == 0 {
+	type wish struct {
+		tag language.Tag
+		q   float32
+	}
+	var wishes []wish
+	for item := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+		// One by one: a language that nobody knows must not spoil the others.
+		if tags, q, err := language.ParseAcceptLanguage(item); err == nil && len(tags) == 1 {
+			wishes = append(wishes, wish{tags[0], q[0]})
+		}
+	}
+	if len(wishes) == 0 {
 		return ""
+	}
+	slices.SortStableFunc(wishes, func(a, b wish) int { return cmp.Compare(b.q, a.q) })
+	tags := make([]language.Tag, len(wishes))
+	for i, w := range wishes {
+		tags[i] = w.tag
 	}
 	_, i, confidence := matcher.Match(tags...)
 	if confidence == language.No {
@@ -74,11 +108,11 @@ func PickLocale(list string) string {
 
 // preferences returns the language and theme of a reader: what they chose, else
 // what the browser asks for, else the default.
-func (e *Edge) preferences(r *http.Request) (locale, theme string) {
+func (e *Edge) preferences(r *http.Request) (locale, theme string, chosen bool) {
 	if v, ok := e.Cookie(r, prefsCookie); ok {
 		l, t, _ := strings.Cut(v, ".")
 		if e.texts[l] != nil {
-			locale = l
+			locale, chosen = l, true
 		}
 		if t == "light" || t == "dark" {
 			theme = t
@@ -97,7 +131,19 @@ func (e *Edge) preferences(r *http.Request) (locale, theme string) {
 	if locale == "" {
 		locale = e.cfg.DefaultLocale
 	}
-	return locale, theme
+	return locale, theme, chosen
+}
+
+// Prefer takes the client's wish for a language (ui_locales), unless the reader
+// has chosen one.
+func Prefer(r *http.Request, locales string) {
+	q := RequestOf(r)
+	if q.chosen || locales == "" {
+		return
+	}
+	if l := PickLocale(locales); l != "" {
+		q.Locale = l
+	}
 }
 
 // SetPreferences remembers a reader's choice; an empty one stays as it is,

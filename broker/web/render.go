@@ -11,84 +11,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
-	"time"
 )
-
-// View is what every template gets: the page around it, and its own data.
-type View struct {
-	edge   *Edge
-	req    *Request
-	Locale string
-	Theme  string
-	Brand  string
-	Base   string // "" on the issuer's host, else its origin: gateway hosts have no files of ours
-	Host   string // of the issuer, for the footer
-	Path   string // of this page, where the language form returns to
-	Name   string // of the template
-	User   string // name of the person signed in; "" for nobody
-	Data   any
-}
-
-// Signed is implemented by page data of a signed-in user; the layout then shows
-// the navigation.
-type Signed interface{ SignedInAs() string }
-
-// T returns a text in the reader's language; args are name, value pairs.
-func (v View) T(id string, args ...any) (string, error) {
-	if len(args)%2 != 0 {
-		return "", fmt.Errorf("text %s: arguments are not pairs", id)
-	}
-	var m map[string]any
-	if len(args) > 0 {
-		m = make(map[string]any, len(args)/2)
-		for i := 0; i < len(args); i += 2 {
-			m[fmt.Sprint(args[i])] = args[i+1]
-		}
-	}
-	return v.edge.Text(v.Locale, id, m), nil
-}
-
-// Asset returns the URL of a static file, with its content's hash.
-func (v View) Asset(name string) (string, error) {
-	u, ok := v.edge.assets.url[name]
-	if !ok {
-		return "", fmt.Errorf("there is no static/%s", name)
-	}
-	return v.Base + u, nil
-}
-
-// Time writes a time for people: in the configured zone, with the zone's name.
-func (v View) Time(t time.Time) string {
-	if t.IsZero() {
-		return "–"
-	}
-	if v.Locale == "zh-CN" {
-		return t.In(v.edge.cfg.TimeZone).Format("2006年1月2日 15:04 MST")
-	}
-	return t.In(v.edge.cfg.TimeZone).Format("2 Jan 2006, 15:04 MST")
-}
-
-// UTC writes a time for machines and for comparing with logs.
-func (v View) UTC(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// OtherLocale is the language that the footer offers.
-func (v View) OtherLocale() string {
-	if v.Locale == "zh-CN" {
-		return "en"
-	}
-	return "zh-CN"
-}
-
-// NextTheme is the theme that the footer's button goes to.
-func (v View) NextTheme() string {
-	switch v.Theme {
-	case "":
-		return "dark"
-	case "dark":
-		return "light"
-	}
-	return "auto"
-}
 
 func loadPages(files fs.FS, e *Edge) (map[string]*template.Template, error) {
 	names, err := fs.Glob(files, "*.html")
@@ -97,10 +20,10 @@ func loadPages(files fs.FS, e *Edge) (map[string]*template.Template, error) {
 	}
 	pages := map[string]*template.Template{}
 	for _, name := range names {
-		if name == "layout.html" {
+		if name == "layout.html" || name == "parts.html" {
 			continue
 		}
-		t, err := template.New("layout.html").Option("missingkey=error").ParseFS(files, "layout.html", name)
+		t, err := template.New("layout.html").Option("missingkey=error").ParseFS(files, "layout.html", "parts.html", name)
 		if err != nil {
 			return nil, fmt.Errorf("web: templates/%s: %w", name, err)
 		}
@@ -121,6 +44,15 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	}
 	q := RequestOf(r)
 	v := View{edge: e, req: q, Locale: q.Locale, Theme: q.Theme, Brand: e.cfg.Brand, Host: e.cfg.Issuer.Host, Path: r.URL.RequestURI(), Name: name, Data: data}
+	if p, ok := data.(Placed); ok {
+		v.Path = p.At()
+	} else if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		v.Path = "/" // a form's own path has no page
+	}
+	// A path of two slashes is another host's in a link.
+	if uri := r.URL.RequestURI(); r.Method == http.MethodGet && !strings.HasPrefix(uri, "//") && !strings.Contains(uri, "\\") {
+		v.Self = uri
+	}
 	csp := pageCSP
 	if q.Host != e.cfg.Issuer.Hostname() {
 		v.Path = "" // a page on a gateway host cannot set the broker's cookie
@@ -129,6 +61,9 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	}
 	if s, ok := data.(Signed); ok {
 		v.User = s.SignedInAs()
+	}
+	if v.Base == "" && status == http.StatusOK && name != "hop" {
+		v.Notice = e.takeNotice(w, r)
 	}
 	var buf bytes.Buffer
 	if err := t.Execute(&buf, v); err != nil {
@@ -140,6 +75,7 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	h.Set("Content-Language", q.Locale)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", csp)
+	h.Set("Permissions-Policy", permissions)
 	if strings.HasPrefix(r.URL.Path, "/account") || strings.HasPrefix(r.URL.Path, "/admin") {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin") // not on pages that clients open as pop-ups (ISS-17)
 	}
@@ -182,8 +118,11 @@ func loadAssets(files fs.FS) (assets, error) {
 		if err != nil {
 			return err
 		}
-		sum := sha256.Sum256(body)
 		ext := path.Ext(name)
+		if ext == "" { // NOTICE
+			return nil
+		}
+		sum := sha256.Sum256(body)
 		hashed := strings.TrimSuffix(name, ext) + "." + hex.EncodeToString(sum[:6]) + ext
 		ct := mime.TypeByExtension(ext)
 		switch ext { // not what the machine's own tables say
@@ -202,6 +141,24 @@ func loadAssets(files fs.FS) (assets, error) {
 		return a, fmt.Errorf("web: static files: %w", err)
 	}
 	return a, nil
+}
+
+// loadIcons reads static/icons/*.svg as they stand: files of ours, in the
+// binary, that hold nothing from outside.
+func loadIcons(files fs.FS) (map[string]template.HTML, error) {
+	names, err := fs.Glob(files, "icons/*.svg")
+	if err != nil {
+		return nil, fmt.Errorf("web: icons: %w", err)
+	}
+	out := map[string]template.HTML{}
+	for _, name := range names {
+		svg, err := fs.ReadFile(files, name)
+		if err != nil {
+			return nil, fmt.Errorf("web: icons: %w", err)
+		}
+		out[strings.TrimSuffix(path.Base(name), ".svg")] = template.HTML(bytes.TrimSpace(svg))
+	}
+	return out, nil
 }
 
 // Static serves /static/…; what it gives never changes under its name.

@@ -25,6 +25,7 @@ type Request struct {
 	Locale string
 	Theme  string // "", "light" or "dark"
 	Agent  string
+	chosen bool // the reader chose Locale
 }
 
 // refLetters leave out what is mistaken for something else when read aloud.
@@ -65,7 +66,7 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := &Request{ID: rand.Text(), Host: HostName(r.Host), Agent: cutText(r.UserAgent(), 256)}
 		q.IP, q.HTTPS = e.client(r)
-		q.Locale, q.Theme = e.preferences(r)
+		q.Locale, q.Theme, q.chosen = e.preferences(r)
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
 		w.Header().Set(RequestIDHeader, q.ID)
 		defer func() {

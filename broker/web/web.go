@@ -47,6 +47,7 @@ type Edge struct {
 	pages  map[string]*template.Template
 	texts  map[string]map[string]string
 	assets assets
+	icons  map[string]template.HTML
 	cross  *http.CrossOriginProtection
 }
 
@@ -75,6 +76,9 @@ func New(cfg Config) (*Edge, error) {
 		return nil, fmt.Errorf("web: there are no texts for the default locale %q", cfg.DefaultLocale)
 	}
 	if e.assets, err = loadAssets(cfg.Static); err != nil {
+		return nil, err
+	}
+	if e.icons, err = loadIcons(cfg.Static); err != nil {
 		return nil, err
 	}
 	if e.pages, err = loadPages(cfg.Templates, e); err != nil {

@@ -17,7 +17,7 @@ async function signIn() {
   await settle(page, 2000);
   await page.fill('#username', user);
   await page.fill('#password', password);
-  await page.locator('form:has(#password) button').first().click();
+  await page.locator('form:has(#password) button:not([type=button])').click();
   await settle(page, 3000);
 }
 
