@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/remotegpu/gatehouse/broker/event"
@@ -13,9 +12,9 @@ import (
 )
 
 type consentPage struct {
-	Client, Action, Token, As, Switch, Goes string
-	Scopes                                  []consentScope
-	Offline                                 bool
+	Client, ClientURI, Action, Token, As string
+	Scopes                               []consentScope
+	Offline                              bool
 }
 
 type consentScope struct {
@@ -57,11 +56,7 @@ func (is *Issuer) Consent(w http.ResponseWriter, r *http.Request) error {
 		if u.Email != "" {
 			as = u.Email
 		}
-		req, params, err := is.parseTarget(p.Query)
-		if err != nil { // the client is another now than it was
-			return gone
-		}
-		page := consentPage{Client: c.Name(), Action: r.URL.Path, Token: is.cfg.Edge.FormToken(s.ID+"/"+id, "consent"), As: as, Switch: switchURL(params), Goes: goesTo(req.redirectURI)}
+		page := consentPage{Client: c.Name(), ClientURI: c.ClientURI, Action: r.URL.Path, Token: is.cfg.Edge.FormToken(s.ID+"/"+id, "consent"), As: as}
 		res, _ := is.cfg.Clients.Resource(p.Audience)
 		for _, sc := range p.Scopes {
 			cs := consentScope{Name: sc}
@@ -121,24 +116,4 @@ func (is *Issuer) Consent(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return is.cfg.Edge.Hop(w, r, "/oauth2/authorize?"+p.Query+"&"+markParam+"="+is.sealMark(mark{At: p.Began, Consent: id}, p.Query))
-}
-
-// switchURL begins the same request again with the choice of an account.
-func switchURL(p url.Values) string {
-	prompt := "select_account"
-	if slices.Contains(strings.Fields(p.Get("prompt")), "consent") {
-		prompt += " consent"
-	}
-	p.Set("prompt", prompt)
-	p.Del(markParam)
-	return "/oauth2/authorize?" + p.Encode()
-}
-
-// goesTo names where a redirect URI leads: a host, or an application's scheme.
-func goesTo(uri string) string {
-	if u, err := url.Parse(uri); err == nil && u.Host != "" {
-		return u.Host
-	}
-	scheme, _, _ := strings.Cut(uri, ":")
-	return scheme
 }

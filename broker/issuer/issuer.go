@@ -85,7 +85,7 @@ type Issuer struct {
 	discovery []byte
 	claims    map[string]map[string]*policy.Expr // client → claim → expression
 	origins   map[string]bool                    // of public clients, for CORS
-	grants    []grantHandler                        // the grant types served; discovery is derived from it
+	grants    []grantHandler                     // the grant types served; discovery is derived from it
 }
 
 // New checks the configuration and compiles the clients' claims.
