@@ -271,3 +271,32 @@ clients:
 	page = h.browser().ask(with(authRequest(), "connector_id", "local"))
 	wantSignIn(t, page)
 }
+
+// ISS-11: a fresh proof is asked of the upstream, also where nobody is signed in
+// here: it may know the person.
+func TestFreshProofIsAskedOfTheUpstream(t *testing.T) {
+	t.Parallel()
+	h := start(t, oauthYAML+"github: {client_id: x, client_secret: not-a-secret}\n")
+	for name, c := range map[string]struct {
+		signedIn bool
+		kv       []string
+		force    bool
+	}{
+		"nobody":                     {false, nil, false},
+		"nobody, prompt=login":       {false, []string{"prompt", "login"}, true},
+		"nobody, max_age":            {false, []string{"max_age", "3600"}, true},
+		"somebody, prompt=login":     {true, []string{"prompt", "login"}, true},
+		"somebody, too old":          {true, []string{"max_age", "0"}, true},
+		"somebody, another is asked": {true, []string{"prompt", "select_account"}, true},
+	} {
+		b := h.browser()
+		if c.signedIn {
+			b.signIn(b.follow(b.get("/signin/local")), "demo", "demo")
+			h.wait(time.Second)
+		}
+		a := b.follow(b.get("/oauth2/authorize?" + with(authRequest(), append([]string{"connector_id", "github"}, c.kv...)...).Encode()))
+		if a.location().Host != "github.com" || (a.location().Query().Get("prompt") != "") != c.force {
+			t.Errorf("%s: %d %s", name, a.StatusCode, a.location())
+		}
+	}
+}

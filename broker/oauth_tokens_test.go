@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/big"
@@ -52,13 +53,17 @@ func (h *harness) verified(raw any) (header, payload map[string]any) {
 		if k["kid"] != header["kid"] {
 			continue
 		}
-		switch {
-		case k["alg"] != header["alg"]:
+		if k["alg"] != header["alg"] {
 			h.t.Fatalf("alg %v with a key for %s", header["alg"], k["alg"])
-		case k["kty"] == "RSA":
+		}
+		if k["kty"] == "RSA" {
 			err = rsa.VerifyPKCS1v15(&rsa.PublicKey{N: num(k["n"]), E: int(num(k["e"]).Int64())}, crypto.SHA256, sum[:], sig)
-		case !ecdsa.Verify(&ecdsa.PublicKey{Curve: elliptic.P256(), X: num(k["x"]), Y: num(k["y"])}, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])):
-			err = fmt.Errorf("signature")
+		} else {
+			point := append(num(k["x"]).FillBytes(make([]byte, 32)), num(k["y"]).FillBytes(make([]byte, 32))...)
+			var pub *ecdsa.PublicKey
+			if pub, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, point...)); err == nil && !ecdsa.Verify(pub, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
+				err = errors.New("the signature is not its")
+			}
 		}
 		if err != nil {
 			h.t.Fatalf("%s: %v", header["alg"], err)
