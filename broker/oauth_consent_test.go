@@ -140,3 +140,21 @@ func TestConsentCannotBeReplayed(t *testing.T) {
 	asked("a second time", b, to)
 	asked("after a restart", func() *browser { h.restart(); return b }(), to)
 }
+
+// ISS-5: consent is asked at every use, not only where the person is.
+func TestConsentIsAskedAtEveryUse(t *testing.T) {
+	t.Parallel()
+	h := start(t, oauthYAML)
+	b := h.signedIn()
+	const uri = "https://third.example/cb"
+	q := requestOf("third", uri)
+	code := h.back(b.answer(b.ask(q), "allow"), uri, "st&ate=").Get("code")
+	apps := b.get("/account/apps")
+	b.post("/account/apps/revoke", url.Values{"token": {field(t, tokenField, apps)}, "client": {"third"}})
+	oauthError(t, h.redeemAs("third-secret", q, code), 400, "invalid_grant")
+	// A client that was ours and is not any more has never been agreed to.
+	tok := h.grantOf(b, "plain-secret", requestOf("plain", "https://rp.example/cb"))
+	h.yaml = strings.Replace(oauthYAML, "    trusted: true\n    require_pkce: false", "    require_pkce: false", 1)
+	h.restart()
+	oauthError(t, h.refreshAs("plain", "plain-secret", tok["refresh_token"]), 400, "invalid_grant")
+}

@@ -147,8 +147,10 @@ func TestMaxAge(t *testing.T) {
 		h.wait(time.Hour)
 		first = id
 	}
-	if q := h.back(b.ask(with(authRequest(), "max_age", "")), callback, "st&ate="); q.Get("code") == "" {
-		t.Errorf("an empty max_age counts: %v", q)
+	// What has no value counts as not sent (RFC 6749 section 3.1).
+	empty := "&max_age=&prompt=&request=&request_uri=&registration=&resource=&resource=&id_token_hint=&response_mode=&login_hint="
+	if q := h.back(b.follow(b.get("/oauth2/authorize?"+authRequest().Encode()+empty)), callback, "st&ate="); q.Get("code") == "" {
+		t.Errorf("empty parameters count: %v", q)
 	}
 }
 
