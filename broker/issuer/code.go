@@ -49,8 +49,8 @@ func (is *Issuer) redeemCode(t tokenRequest) (tokenResponse, error) {
 		ID: rr.GrantID, UserID: cr.UserID, UserEpoch: cr.UserEpoch, SessionID: s.ID, SID: cr.SID, ClientID: t.client.ClientID, Connector: cr.Connector,
 		Scopes: cr.Scopes, Audience: cr.Audience, AuthTime: cr.AuthTime, ACR: cr.ACR, AMR: cr.AMR, Refresh: t.client.HasGrant(grant.RefreshToken),
 	}
-	if kind := ownKind(t.client, cr.Scopes); kind != "" {
-		if s, err = is.cfg.Sessions.StartChild(ctx, s, kind); err != nil {
+	if hasOwn(t.client, cr.Scopes) {
+		if s, err = is.cfg.Sessions.StartChild(ctx, s, session.Offline); err != nil {
 			return tokenResponse{}, err
 		}
 		g.SessionID = s.ID
@@ -62,17 +62,12 @@ func (is *Issuer) redeemCode(t tokenRequest) (tokenResponse, error) {
 	return is.issue(ctx, issuance{client: t.client, grant: g, session: s, scopes: cr.Scopes, refresh: refresh, nonce: cr.Nonce, idToken: slices.Contains(cr.Scopes, "openid")})
 }
 
-// ownKind says of what kind the session is that the grant has of its own, which
-// lives on when the browser signs out: offline_access, and always for our own
-// command line (docs/security.md SE-10). "" means that it lives by the browser's.
-func ownKind(c *grant.Client, scopes []string) session.Kind {
-	switch {
-	case c.ClientID == grant.CLI:
-		return session.Device
-	case slices.Contains(scopes, "offline_access"):
-		return session.Offline
-	}
-	return ""
+// hasOwn reports whether the grant has a session of its own, which lives on when
+// the browser signs out: with offline_access, and always for our own command line
+// (docs/security.md SE-10). The kind device is the device flow's, whose tokens
+// carry no role: operators sign in this way.
+func hasOwn(c *grant.Client, scopes []string) bool {
+	return c.ClientID == grant.CLI || slices.Contains(scopes, "offline_access")
 }
 
 // agreed checks that a third-party client's consent still covers the scopes: it
