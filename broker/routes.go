@@ -60,9 +60,13 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 
 	// The issuer. No cookie authenticates these, so they need no cross-origin check.
 	is := b.issuer
-	page("/.well-known/openid-configuration", "discovery", is.Discovery)
-	page("/.well-known/oauth-authorization-server", "discovery", is.Discovery)
-	page("/oauth2/jwks", "jwks", is.JWKS)
+	document := func(pattern, name string, h web.Handler) {
+		page(pattern, name, h)
+		r.Method(http.MethodHead, pattern, b.edge.Handle(name, h)) // monitors and caches ask so
+	}
+	document("/.well-known/openid-configuration", "discovery", is.Discovery)
+	document("/.well-known/oauth-authorization-server", "discovery", is.Discovery)
+	document("/oauth2/jwks", "jwks", is.JWKS)
 	page("/oauth2/authorize", "authorize", is.Authorize)
 	r.Method(http.MethodPost, "/oauth2/authorize", b.edge.Handle("authorize", is.Authorize))
 	r.Handle("/oauth2/token", b.edge.Handle("token", is.Token))
@@ -105,8 +109,15 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 	r.NotFound(b.edge.Handle("not found", func(http.ResponseWriter, *http.Request) error {
 		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
 	}).ServeHTTP)
-	r.MethodNotAllowed(b.edge.Handle("method", func(http.ResponseWriter, *http.Request) error {
-		return web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
+	r.MethodNotAllowed(b.edge.Handle("method", func(_ http.ResponseWriter, req *http.Request) error {
+		e := web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
+		e.Header = http.Header{} // a 405 names what there is (RFC 9110 section 15.5.6)
+		for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			if r.Match(chi.NewRouteContext(), m, req.URL.Path) {
+				e.Header.Add("Allow", m)
+			}
+		}
+		return e
 	}).ServeHTTP)
 	return r, nil
 }

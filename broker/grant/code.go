@@ -29,7 +29,6 @@ type CodeRequest struct {
 	AuthTime    time.Time `json:"auth_time"`
 	ACR         string    `json:"acr,omitempty"`
 	AMR         []string  `json:"amr,omitempty"`
-	WantTime    bool      `json:"want_time,omitempty"` // auth_time was asked for
 }
 
 type codeRecord struct {
@@ -60,46 +59,49 @@ func (l *Ledger) NewCode(ctx context.Context, r CodeRequest) (string, error) {
 }
 
 // RedeemRequest presents a code. GrantID names the grant that the caller will
-// make of it, so that a replay knows what to revoke.
-type RedeemRequest struct{ ClientID, Code, RedirectURI, Verifier, GrantID string }
+// make of it, so that a replay knows what to revoke. Audience is what the
+// client names again at the token endpoint (RFC 8707 section 2.2); "" is nothing.
+type RedeemRequest struct{ ClientID, Code, RedirectURI, Verifier, Audience, GrantID string }
 
 // Redeem is the one success of a code: binding and use are one transition, so
 // that a wrong client uses nothing up (docs/security.md ISS-4, G3). A second
-// sight by the same client revokes the grant that the first one gave.
-func (l *Ledger) Redeem(ctx context.Context, r RedeemRequest) (CodeRequest, error) {
+// sight by the same client, whatever else it sends, revokes the grant that the
+// first one gave: ErrCodeReused, and that grant as it ended.
+func (l *Ledger) Redeem(ctx context.Context, r RedeemRequest) (CodeRequest, Grant, error) {
 	var gave string
 	rec, err := l.codes.Update(ctx, store.HashID(r.Code), func(c *codeRecord) error {
-		if c.ClientID != r.ClientID {
+		switch {
+		case c.ClientID != r.ClientID:
 			return fmt.Errorf("the code is another client's: %w", ErrInvalidGrant)
-		}
-		if c.RedirectURI != r.RedirectURI {
+		case c.Grant != "":
+			gave = c.Grant
+			return ErrCodeReused
+		case !l.cfg.Now().Before(c.Issued.Add(codeTTL)):
+			return fmt.Errorf("the code has expired: %w", ErrInvalidGrant)
+		case c.RedirectURI != r.RedirectURI:
 			return fmt.Errorf("redirect_uri is not the request's: %w", ErrInvalidGrant)
+		case r.Audience != "" && r.Audience != c.Audience:
+			return fmt.Errorf("the code is for another resource: %w", ErrInvalidTarget)
 		}
 		if err := checkPKCE(c.Challenge, r.Verifier); err != nil {
 			return err
-		}
-		if c.Grant != "" {
-			gave = c.Grant
-			return ErrCodeReused
-		}
-		if !l.cfg.Now().Before(c.Issued.Add(codeTTL)) {
-			return fmt.Errorf("the code has expired: %w", ErrInvalidGrant)
 		}
 		c.Grant = r.GrantID
 		return nil
 	})
 	switch {
 	case errors.Is(err, ErrCodeReused):
-		if err := l.Revoke(ctx, gave, "authorization code used twice"); err != nil {
-			return CodeRequest{}, err
+		g, err := l.Revoke(ctx, gave, "authorization code used twice")
+		if err != nil {
+			return CodeRequest{}, Grant{}, err
 		}
-		return CodeRequest{}, ErrCodeReused
+		return CodeRequest{}, g, ErrCodeReused
 	case errors.Is(err, store.ErrNotFound):
-		return CodeRequest{}, fmt.Errorf("no such code: %w", ErrInvalidGrant)
+		return CodeRequest{}, Grant{}, fmt.Errorf("no such code: %w", ErrInvalidGrant)
 	case err != nil:
-		return CodeRequest{}, err
+		return CodeRequest{}, Grant{}, err
 	}
-	return rec.CodeRequest, nil
+	return rec.CodeRequest, Grant{}, nil
 }
 
 // checkPKCE compares verifier and challenge (RFC 7636 section 4.6). A code

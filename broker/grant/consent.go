@@ -48,23 +48,27 @@ func (l *Ledger) GiveConsent(ctx context.Context, userID, clientID string, scope
 	return l.consents.Put(ctx, consentID(userID, clientID), Consent{UserID: userID, ClientID: clientID, Scopes: all, Given: l.cfg.Now()})
 }
 
-// RevokeConsent takes a consent back and ends the grants that it allowed.
-func (l *Ledger) RevokeConsent(ctx context.Context, userID, clientID string) error {
+// RevokeConsent takes a consent back, ends the grants that it allowed and
+// returns them, so that the sessions that some have of their own can end too.
+func (l *Ledger) RevokeConsent(ctx context.Context, userID, clientID string) ([]Grant, error) {
 	if err := l.consents.Delete(ctx, consentID(userID, clientID)); err != nil {
-		return err
+		return nil, err
 	}
 	gs, err := l.ByUser(ctx, userID)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var ended []Grant
 	for _, g := range gs {
-		if g.ClientID == clientID {
-			if err := l.Revoke(ctx, g.ID, "consent taken back"); err != nil {
-				return err
-			}
+		if g.ClientID != clientID {
+			continue
 		}
+		if g, err = l.Revoke(ctx, g.ID, "consent taken back"); err != nil {
+			return ended, err
+		}
+		ended = append(ended, g)
 	}
-	return nil
+	return ended, nil
 }
 
 // Consents returns what a person allowed whom.
@@ -84,6 +88,9 @@ type Pending struct {
 	State     string    `json:"state"`    // "", "allowed" or "denied": moved once
 	Consumed  bool      `json:"consumed"` // the allowed one let the request through
 	Created   time.Time `json:"created"`
+	// Began is when the request first came: a sign-in since then is fresh
+	// enough for it (prompt=login, max_age), however long the page is read.
+	Began time.Time `json:"began"`
 }
 
 const pendingTTL = 10 * time.Minute

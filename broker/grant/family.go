@@ -139,23 +139,6 @@ func (l *Ledger) expires(g Grant, now time.Time) time.Time {
 	return most
 }
 
-// Peek returns the grant of a refresh token without using it up, for the checks
-// that must come before.
-func (l *Ledger) Peek(ctx context.Context, clientID, token string) (Grant, error) {
-	r, err := l.verify(token)
-	if err != nil {
-		return Grant{}, err
-	}
-	g, err := l.Grant(ctx, r.grant)
-	if err != nil {
-		return Grant{}, err
-	}
-	if g.ClientID != clientID || !g.Refresh {
-		return Grant{}, fmt.Errorf("the refresh token is another client's: %w", ErrInvalidGrant)
-	}
-	return g, nil
-}
-
 // errSame leaves the record as it is.
 var errSame = errors.New("nothing to write")
 
@@ -163,7 +146,11 @@ var errSame = errors.New("nothing to write")
 // (docs/security.md ISS-5). Of any number at once one makes the new generation;
 // the others, within the grace, get that same one. Later, or with an older one,
 // the family ends: ErrRefreshReused. Another client's try changes nothing.
-func (l *Ledger) Rotate(ctx context.Context, clientID, token string) (Grant, string, error) {
+//
+// check decides before the generation moves whether the grant may be used at
+// all: what it refuses has used nothing up, and the client may ask better with
+// the same token. It may be called more than once.
+func (l *Ledger) Rotate(ctx context.Context, clientID, token string, check func(Grant) error) (Grant, string, error) {
 	r, err := l.verify(token)
 	if err != nil {
 		return Grant{}, "", err
@@ -180,9 +167,15 @@ func (l *Ledger) Rotate(ctx context.Context, clientID, token string) (Grant, str
 		case r.generation == g.Generation:
 		case r.generation > g.Generation: // the store lost a write: ours was right
 		case r.generation == g.Generation-1 && now.Sub(g.Rotated) < *l.cfg.Tokens.RefreshGrace:
+			if err := check(*g); err != nil {
+				return err
+			}
 			return errSame
 		default:
 			return ErrRefreshReused
+		}
+		if err := check(*g); err != nil {
+			return err
 		}
 		g.Generation, g.Rotated = r.generation+1, now
 		g.Expires = l.expires(*g, now)
@@ -192,7 +185,7 @@ func (l *Ledger) Rotate(ctx context.Context, clientID, token string) (Grant, str
 	case errors.Is(err, errSame):
 		g = seen
 	case errors.Is(err, ErrRefreshReused):
-		if err := l.Revoke(ctx, r.grant, "refresh token used twice"); err != nil {
+		if _, err := l.Revoke(ctx, r.grant, "refresh token used twice"); err != nil {
 			return Grant{}, "", err
 		}
 		return seen, "", ErrRefreshReused
@@ -256,14 +249,16 @@ func (l *Ledger) Alive(ctx context.Context, id string) error {
 // revokedKept is how long the tombstone of a grant that was never made is kept.
 const revokedKept = 24 * time.Hour
 
-// Revoke ends a grant; when it returns nil the end is durable. One that has
-// ended is no error; one that is not there yet can no longer be made.
-func (l *Ledger) Revoke(ctx context.Context, id, reason string) error {
+// Revoke ends a grant and returns it; when there is no error the end is durable.
+// One that has ended is no error; one that is not there yet can no longer be made.
+func (l *Ledger) Revoke(ctx context.Context, id, reason string) (Grant, error) {
 	if id == "" {
-		return nil
+		return Grant{}, nil
 	}
 	now := l.cfg.Now()
+	var seen Grant
 	end := func(g *Grant) error {
+		seen = *g
 		if !g.Revoked.IsZero() {
 			return errSame
 		}
@@ -281,9 +276,18 @@ func (l *Ledger) Revoke(ctx context.Context, id, reason string) error {
 	delete(l.alive, id)
 	l.mu.Unlock()
 	if err != nil && !errors.Is(err, errSame) {
-		return fmt.Errorf("revoke grant: %w", err)
+		return Grant{}, fmt.Errorf("revoke grant: %w", err)
 	}
-	return nil
+	return seen, nil
+}
+
+// OwnSession is the session that the grant alone lives by (offline_access, a
+// device): it ends with the grant. "" for one of the browser.
+func (g Grant) OwnSession() string {
+	if g.SessionID == g.SID {
+		return ""
+	}
+	return g.SessionID
 }
 
 // Family returns the grant id inside a refresh token of ours, whatever became

@@ -19,8 +19,9 @@ func (is *Issuer) clientCredentials(t tokenRequest) (tokenResponse, error) {
 		return tokenResponse{}, err
 	}
 	allowed := t.client.Scopes()
+	asked := scopesOf(t.form.Get("scope"))
 	var scopes []string
-	for _, s := range scopesOf(t.form.Get("scope")) {
+	for _, s := range asked {
 		switch {
 		case s == "openid" || s == "offline_access" || s == "profile" || s == "email" || s == "groups":
 			// These speak of a person, and there is none.
@@ -29,6 +30,9 @@ func (is *Issuer) clientCredentials(t tokenRequest) (tokenResponse, error) {
 		default:
 			return tokenResponse{}, oauth(errInvalidScope, "A scope is not allowed for this client.", nil)
 		}
+	}
+	if len(asked) > 0 && len(scopes) == 0 { // an answer without scope would say: as asked
+		return tokenResponse{}, oauth(errInvalidScope, "Only scopes that speak of a person were asked for, and there is none.", nil)
 	}
 	if err := is.cfg.Reachable(t.r.Context()); err != nil {
 		return tokenResponse{}, err

@@ -102,29 +102,30 @@ func (is *Issuer) Consent(w http.ResponseWriter, r *http.Request) error {
 		return web.Fail(http.StatusBadRequest, errInvalidRequest, "error.bad_request", nil)
 	}
 	if answer == "deny" {
-		if p, err = is.cfg.Ledger.Answer(r.Context(), id, s.UserID, s.ID, "denied"); err != nil {
-			return err
-		}
-		params, err := url.ParseQuery(p.Query)
-		if err != nil {
-			return err
-		}
-		req := &authRequest{client: c, redirectURI: params.Get("redirect_uri"), state: params.Get("state"), hasState: params.Has("state")}
-		if !c.RedirectAllowed(req.redirectURI) {
+		req, _, err := is.parseTarget(p.Query)
+		if err != nil { // the client is another now than it was
 			return gone
 		}
+		if p, err = is.cfg.Ledger.Answer(r.Context(), id, s.UserID, s.ID, "denied"); errors.Is(err, grant.ErrNoPending) {
+			return gone
+		} else if err != nil {
+			return err
+		}
 		return is.cfg.Edge.Hop(w, r, is.backURL(req, url.Values{"error": {errAccessDenied}, "error_description": {"The person did not agree."}}))
+	}
+	// The one transition comes first: of two answers at once one is told of.
+	if p, err = is.cfg.Ledger.Answer(r.Context(), id, s.UserID, s.ID, "allowed"); errors.Is(err, grant.ErrNoPending) {
+		return gone
+	} else if err != nil {
+		return err
 	}
 	q := web.RequestOf(r)
 	if err := is.cfg.Events.Record(r.Context(), event.Event{Name: event.ConsentGranted, Actor: s.UserID, Target: c.ClientID, Client: c.ClientID, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID,
 		Details: map[string]string{"scope": strings.Join(p.Scopes, " ")}}); err != nil {
 		return err
 	}
-	if p, err = is.cfg.Ledger.Answer(r.Context(), id, s.UserID, s.ID, "allowed"); err != nil {
-		return err
-	}
 	if err := is.cfg.Ledger.GiveConsent(r.Context(), s.UserID, c.ClientID, p.Scopes); err != nil {
 		return err
 	}
-	return is.cfg.Edge.Hop(w, r, "/oauth2/authorize?"+p.Query+"&"+markParam+"="+is.sealMark(mark{At: p.Created, Consent: id}, p.Query))
+	return is.cfg.Edge.Hop(w, r, "/oauth2/authorize?"+p.Query+"&"+markParam+"="+is.sealMark(mark{At: p.Began, Consent: id}, p.Query))
 }

@@ -12,6 +12,10 @@ import (
 // section 2), built from what is served, never from the Host header.
 func (is *Issuer) metadata() ([]byte, error) {
 	iss := is.cfg.Issuer
+	grants := make([]string, 0, len(is.grants))
+	for _, g := range is.grants {
+		grants = append(grants, g.name)
+	}
 	scopes := []string{"openid", "profile", "email", "groups", "offline_access"}
 	for _, c := range is.cfg.Clients.All() {
 		for _, s := range c.Scopes() {
@@ -30,13 +34,13 @@ func (is *Issuer) metadata() ([]byte, error) {
 		"scopes_supported":                               scopes,
 		"response_types_supported":                       []string{"code"},
 		"response_modes_supported":                       []string{"query"},
-		"grant_types_supported":                          is.grantTypes(),
+		"grant_types_supported":                          grants,
 		"subject_types_supported":                        []string{"public"},
 		"id_token_signing_alg_values_supported":          []string{"RS256", "ES256"},
 		"token_endpoint_auth_methods_supported":          []string{grant.AuthBasic, grant.AuthPost, grant.AuthNone},
 		"revocation_endpoint_auth_methods_supported":     []string{grant.AuthBasic, grant.AuthPost, grant.AuthNone},
 		"code_challenge_methods_supported":               []string{"S256"},
-		"prompt_values_supported":                        []string{"none", "login", "consent", "select_account"},
+		"prompt_values_supported":                        prompts(),
 		"authorization_response_iss_parameter_supported": true,
 		"claims_parameter_supported":                     false,
 		"request_parameter_supported":                    false,

@@ -8,6 +8,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -82,7 +83,7 @@ func (is *Issuer) endpoint(h web.Handler) web.Handler {
 			oe = oauth(errInvalidGrant, "The code or refresh token is not valid, has expired, was used, or is another client's.", err)
 		case errors.Is(err, grant.ErrInvalidTarget):
 			oe = oauth(errInvalidTarget, "The resource is unknown, not allowed for this client, or there is more than one.", err)
-		case errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded):
+		case errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded), errors.Is(err, user.ErrNotFound):
 			oe = oauth(errInvalidGrant, "The session behind it has ended.", err)
 		case errors.Is(err, store.ErrUnavailable):
 			e := web.Fail(http.StatusServiceUnavailable, "store.unavailable", "error.store", err)
@@ -97,13 +98,10 @@ func (is *Issuer) endpoint(h web.Handler) web.Handler {
 		e := web.Fail(http.StatusBadRequest, oe.code, "error.oauth", err)
 		e.Header = http.Header{}
 		if oe.code == errInvalidClient {
+			// A 401 always says how (RFC 9110 section 15.5.2); RFC 6749 section
+			// 5.2 wants it where the header was tried.
 			e.Status = http.StatusUnauthorized
-			if r.Header.Get("Authorization") != "" {
-				e.Header.Set("WWW-Authenticate", `Basic realm="gatehouse", error="invalid_client"`)
-			}
-		}
-		if we != nil && we.Status == http.StatusMethodNotAllowed {
-			e.Status = we.Status
+			e.Header.Set("WWW-Authenticate", `Basic realm="gatehouse", error="invalid_client"`)
 		}
 		e.JSON = errorBody{Error: oe.code, Description: oe.text, Ref: web.RequestOf(r).Ref()}
 		return e

@@ -50,7 +50,6 @@ type users interface {
 type keys interface {
 	Sign(ctx context.Context, alg token.Alg, typ token.Type, c token.Claims) (string, error)
 	Verify(ctx context.Context, typ token.Type, raw string) (token.Claims, error)
-	VerifyIDTokenHint(ctx context.Context, raw string) (token.Claims, error)
 	JWKS(ctx context.Context) (body []byte, etag string, maxAge time.Duration, err error)
 }
 
@@ -86,6 +85,7 @@ type Issuer struct {
 	discovery []byte
 	claims    map[string]map[string]*policy.Expr // client → claim → expression
 	origins   map[string]bool                    // of public clients, for CORS
+	grants    []grantHandler                     // the grant types served; discovery is derived from it
 }
 
 // New checks the configuration and compiles the clients' claims.
@@ -118,15 +118,30 @@ func New(cfg Config) (*Issuer, error) {
 			continue
 		}
 		for _, raw := range c.RedirectURIs {
-			if u, err := url.Parse(raw); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
-				is.origins[u.Scheme+"://"+u.Host] = true
+			if o := originOf(raw); o != "" {
+				is.origins[o] = true
 			}
 		}
 	}
+	is.grants = []grantHandler{{grant.AuthorizationCode, is.redeemCode}, {grant.RefreshToken, is.refresh}, {grant.ClientCredentials, is.clientCredentials}}
 	if is.discovery, err = is.metadata(); err != nil {
 		return nil, err
 	}
 	return is, nil
+}
+
+// originOf is the origin of a web address as browsers write it (RFC 6454
+// section 6.2): lower case, the scheme's own port left out; "" for another.
+func originOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return ""
+	}
+	host := strings.ToLower(u.Host)
+	if port := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]; strings.HasSuffix(host, port) {
+		host = strings.TrimSuffix(host, port)
+	}
+	return u.Scheme + "://" + host
 }
 
 // scopesOf takes a scope parameter apart; a scope that is there twice counts once.

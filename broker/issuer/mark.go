@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -52,16 +53,16 @@ func (is *Issuer) openMark(text, rawQuery string) (mark, bool) {
 	return m, true
 }
 
-// withoutMark is the query as the client sent it, byte for byte.
+// withoutMark is the query as the client sent it, byte for byte, but for what it
+// may have sent under our marker's name, in any spelling.
 func withoutMark(raw string) string {
-	if !strings.Contains(raw, markParam+"=") {
-		return raw
-	}
 	var out []string
 	for part := range strings.SplitSeq(raw, "&") {
-		if !strings.HasPrefix(part, markParam+"=") {
-			out = append(out, part)
+		name, _, _ := strings.Cut(part, "=")
+		if n, err := url.QueryUnescape(name); err == nil && n == markParam {
+			continue
 		}
+		out = append(out, part)
 	}
 	return strings.Join(out, "&")
 }

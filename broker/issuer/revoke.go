@@ -49,20 +49,27 @@ func (is *Issuer) revoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := is.cfg.Ledger.Revoke(r.Context(), id, "revoked by the client"); err != nil {
+	if _, err := is.cfg.Ledger.Revoke(r.Context(), id, "revoked by the client"); err != nil {
 		return err
 	}
-	if g.SessionID != g.SID { // an offline session is its grant's alone
-		q := web.RequestOf(r)
-		if err := is.cfg.Events.Record(r.Context(), event.Event{Name: event.SessionRevoked, Target: g.UserID, Client: client.ClientID, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID,
-			Details: map[string]string{"session": g.SessionID, "reason": "client"}}); err != nil {
-			return err
-		}
-		if err := is.cfg.Sessions.Revoke(r.Context(), g.SessionID, "revoked by the client"); err != nil {
-			return err
-		}
+	if err := is.endOwn(r, g, "client"); err != nil {
+		return err
 	}
 	return revoked(w)
+}
+
+// endOwn ends the session that an ended grant has of its own, and tells of it.
+func (is *Issuer) endOwn(r *http.Request, g grant.Grant, reason string) error {
+	own := g.OwnSession()
+	if own == "" {
+		return nil
+	}
+	q := web.RequestOf(r)
+	if err := is.cfg.Events.Record(r.Context(), event.Event{Name: event.SessionRevoked, Target: g.UserID, Client: g.ClientID, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID,
+		Details: map[string]string{"session": own, "reason": reason}}); err != nil {
+		return err
+	}
+	return is.cfg.Sessions.Revoke(r.Context(), own, reason)
 }
 
 func revoked(w http.ResponseWriter) error {

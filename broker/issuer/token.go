@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,19 +31,10 @@ type tokenResponse struct {
 	Scope        string `json:"scope,omitempty"`
 }
 
-type grantHandler func(is *Issuer, t tokenRequest) (tokenResponse, error)
-
-// grants are the grant types served; discovery is derived from it.
-func (is *Issuer) grants() map[string]grantHandler {
-	return map[string]grantHandler{
-		grant.AuthorizationCode: (*Issuer).redeemCode,
-		grant.RefreshToken:      (*Issuer).refresh,
-		grant.ClientCredentials: (*Issuer).clientCredentials,
-	}
-}
-
-func (is *Issuer) grantTypes() []string {
-	return []string{grant.AuthorizationCode, grant.RefreshToken, grant.ClientCredentials}
+// grantHandler is one way to get a token.
+type grantHandler struct {
+	name   string
+	redeem func(t tokenRequest) (tokenResponse, error)
 }
 
 // Token is POST /oauth2/token (RFC 6749 section 3.2). The query is not looked at.
@@ -78,15 +70,15 @@ func (is *Issuer) token(w http.ResponseWriter, r *http.Request, grantType *strin
 	if gt == "" {
 		return oauth(errInvalidRequest, "grant_type is missing.", nil)
 	}
-	h := is.grants()[gt]
-	if h == nil {
+	i := slices.IndexFunc(is.grants, func(g grantHandler) bool { return g.name == gt })
+	if i < 0 {
 		return oauth(errUnsupportedGrantType, "This grant type is not supported.", nil)
 	}
 	*grantType = gt
 	if !client.HasGrant(gt) {
 		return oauth(errUnauthorizedClient, "This client may not use this grant type.", nil)
 	}
-	resp, err := h(is, tokenRequest{client, form, r})
+	resp, err := is.grants[i].redeem(tokenRequest{client, form, r})
 	if err != nil {
 		return err
 	}
@@ -100,6 +92,7 @@ func (is *Issuer) form(w http.ResponseWriter, r *http.Request) (url.Values, erro
 	if err != nil {
 		return nil, oauth(errInvalidRequest, "The body is not a form (application/x-www-form-urlencoded) with each parameter once.", err)
 	}
+	withoutEmpty(form)
 	return form, nil
 }
 
@@ -107,16 +100,23 @@ func (is *Issuer) form(w http.ResponseWriter, r *http.Request) (url.Values, erro
 // one it registered (RFC 6749 section 2.3, RFC 7591 section 2).
 func (is *Issuer) authenticate(r *http.Request, form url.Values) (*grant.Client, error) {
 	id, secret, method := form.Get("client_id"), form.Get("client_secret"), grant.AuthNone
-	if form.Has("client_assertion") || form.Has("client_assertion_type") {
-		return nil, oauth(errInvalidClient, "Client assertions are not supported.", nil)
+	auth := r.Header.Values("Authorization")
+	methods := len(auth)
+	assertion := form.Has("client_assertion") || form.Has("client_assertion_type")
+	if assertion {
+		methods++
 	}
 	if form.Has("client_secret") {
+		methods++
 		method = grant.AuthPost
 	}
-	if auth := r.Header.Values("Authorization"); len(auth) > 0 {
-		if len(auth) > 1 || method == grant.AuthPost {
-			return nil, oauth(errInvalidRequest, "More than one client authentication.", nil)
-		}
+	switch {
+	case methods > 1:
+		return nil, oauth(errInvalidRequest, "More than one client authentication.", nil)
+	case assertion:
+		return nil, oauth(errInvalidClient, "Client assertions are not supported.", nil)
+	}
+	if len(auth) == 1 {
 		bid, bsecret, ok := basic(auth[0])
 		if !ok {
 			return nil, oauth(errInvalidClient, "The Authorization header is not HTTP Basic of form-encoded client_id and secret.", nil)

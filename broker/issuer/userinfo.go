@@ -90,9 +90,12 @@ func bearer(w http.ResponseWriter, r *http.Request) (string, error) {
 	case len(auth) == 0:
 		return "", bearerError(http.StatusUnauthorized, "", "", nil)
 	}
-	scheme, raw, ok := strings.Cut(auth[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || raw == "" {
-		return "", bearerError(http.StatusBadRequest, errInvalidRequest, "The Authorization header is not Bearer and a token.", nil)
+	scheme, raw, _ := strings.Cut(auth[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") { // as if there were none (RFC 6750 section 3.1)
+		return "", bearerError(http.StatusUnauthorized, "", "", nil)
 	}
-	return strings.TrimSpace(raw), nil
+	if raw = strings.TrimSpace(raw); raw == "" {
+		return "", bearerError(http.StatusBadRequest, errInvalidRequest, "The Authorization header holds no token.", nil)
+	}
+	return raw, nil
 }

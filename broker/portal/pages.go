@@ -316,8 +316,16 @@ func (p *Portal) RevokeApp(w http.ResponseWriter, r *http.Request) error {
 	if err := p.record(r.Context(), r, event.Event{Name: event.ConsentRevoked, Actor: s.UserID, Target: f["client"], Client: f["client"]}); err != nil {
 		return err
 	}
-	if err := p.ledger.RevokeConsent(r.Context(), s.UserID, f["client"]); err != nil {
+	ended, err := p.ledger.RevokeConsent(r.Context(), s.UserID, f["client"])
+	if err != nil {
 		return err
+	}
+	for _, g := range ended {
+		if own := g.OwnSession(); own != "" {
+			if err := p.sessions.Revoke(r.Context(), own, "consent taken back"); err != nil {
+				return err
+			}
+		}
 	}
 	p.edge.SetNotice(w, "notice.app_revoked")
 	p.edge.Redirect(w, r, "/account/apps")

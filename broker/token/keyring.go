@@ -279,7 +279,9 @@ func (k *Keyring) load(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("load key %s: %w", kid, err)
 			}
-			if rec.Revoked || !rec.Until.IsZero() && !now.Before(rec.Until) {
+			// What the ring calls current is in use, also when a rotation was cut
+			// off after it had said until when the key would stay.
+			if rec.Revoked || kid != rr.Current && !rec.Until.IsZero() && !now.Before(rec.Until) {
 				continue
 			}
 			kk, err := open(rec)
@@ -290,7 +292,7 @@ func (k *Keyring) load(ctx context.Context) error {
 			info := KeyInfo{KID: kid, Alg: alg, Created: rec.Created, From: rec.From, Until: rec.Until, State: Retired}
 			switch kid {
 			case rr.Current:
-				info.State = Current
+				info.State, info.Until = Current, time.Time{}
 				r.current[alg] = kk
 			case rr.Next:
 				info.State = Next

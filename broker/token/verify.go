@@ -55,12 +55,6 @@ func (k *Keyring) Verify(_ context.Context, typ Type, raw string) (Claims, error
 	return c, nil
 }
 
-// VerifyIDTokenHint checks an ID token of ours that may have expired (OpenID
-// Connect Core section 3.1.2.1, RP-Initiated Logout section 2).
-func (k *Keyring) VerifyIDTokenHint(_ context.Context, raw string) (Claims, error) {
-	return k.verify(TypeID, raw)
-}
-
 type header struct {
 	Alg  string          `json:"alg"`
 	KID  string          `json:"kid"`

@@ -23,15 +23,25 @@ func Form(w http.ResponseWriter, r *http.Request, max int64) (url.Values, error)
 
 // FormRepeating is Form with parameters that may be there more than once.
 func FormRepeating(w http.ResponseWriter, r *http.Request, max int64, repeating ...string) (url.Values, error) {
+	raw, err := FormBody(w, r, max)
+	if err != nil {
+		return nil, err
+	}
+	return ParseValues(raw, repeating...)
+}
+
+// FormBody reads an application/x-www-form-urlencoded body of at most max bytes
+// as it stands.
+func FormBody(w http.ResponseWriter, r *http.Request, max int64) (string, error) {
 	ct, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || ct != "application/x-www-form-urlencoded" {
-		return nil, Fail(http.StatusBadRequest, "invalid_request", "error.form_type", fmt.Errorf("content type %q", r.Header.Get("Content-Type")))
+		return "", Fail(http.StatusBadRequest, "invalid_request", "error.form_type", fmt.Errorf("content type %q", r.Header.Get("Content-Type")))
 	}
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, max))
 	if err != nil {
-		return nil, Fail(http.StatusBadRequest, "invalid_request", "error.bad_request", err)
+		return "", Fail(http.StatusBadRequest, "invalid_request", "error.bad_request", err)
 	}
-	return ParseValues(string(raw), repeating...)
+	return string(raw), nil
 }
 
 // ParseValues parses a query or form body strictly: no duplicates, no bad
