@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +26,9 @@ import (
 	"github.com/remotegpu/gatehouse/broker/user"
 )
 
-// Config is the whole configuration (docs/configuration.md).
+// Config is the whole configuration (docs/configuration.md). The tag "one" marks
+// a list that may be written as its only element, "later" a key that this version
+// accepts and does not serve.
 type Config struct {
 	Issuer         string                    `yaml:"issuer"`
 	Listen         string                    `yaml:"listen"`         // default 127.0.0.1:8080
@@ -35,19 +36,20 @@ type Config struct {
 	AdminListen    string                    `yaml:"admin_listen"`   // default 127.0.0.1:9091
 	TLS            TLSConfig                 `yaml:"tls"`
 	TrustedProxies []string                  `yaml:"trusted_proxies"`
-	ProxyProtocol  bool                      `yaml:"proxy_protocol"`
-	Store          redact.String             `yaml:"store"` // default sqlite:data/gatehouse.db
+	ProxyProtocol  bool                      `yaml:"proxy_protocol,later"`
+	DataDir        string                    `yaml:"data_dir"` // default data; admin.token lies there
+	Store          redact.String             `yaml:"store"`    // default sqlite:data/gatehouse.db
 	SecretKeyFile  string                    `yaml:"secret_key_file"`
 	Roles          portal.Roles              `yaml:"roles"`
 	Tokens         grant.TokensConfig        `yaml:"tokens"`
 	Sessions       session.SessionsConfig    `yaml:"sessions"`
 	Keys           token.KeysConfig          `yaml:"keys"`
-	Registration   issuer.RegistrationConfig `yaml:"registration"`
+	Registration   issuer.RegistrationConfig `yaml:"registration,later"`
 	RateLimits     signin.LimitsConfig       `yaml:"rate_limits"`
 	DefaultLocale  string                    `yaml:"default_locale"`
 	Brand          string                    `yaml:"brand"`   // name on the pages; default RemoteGPU
 	Support        string                    `yaml:"support"` // whom error pages name
-	GeoIPFile      string                    `yaml:"geoip_file"`
+	GeoIPFile      string                    `yaml:"geoip_file,later"`
 	TimeZone       string                    `yaml:"time_zone"`
 
 	Connectors []Connector `yaml:"-"` // the shortcuts first, then `connectors`
@@ -57,38 +59,32 @@ type Config struct {
 	Routes    []gateway.Route        `yaml:"routes"`
 	Consoles  gateway.ConsolesConfig `yaml:"consoles"`
 
-	Trust              []issuer.TrustRule        `yaml:"trust"`
-	ServiceAccounts    []user.ServiceAccount     `yaml:"service_accounts"`
-	DingTalk           []notify.Channel          `yaml:"dingtalk,one"`
-	WeChat             []notify.Channel          `yaml:"wechat,one"`
-	Slack              []notify.Channel          `yaml:"slack,one"`
-	Feishu             []notify.Channel          `yaml:"feishu,one"`
-	Webhooks           []notify.Webhook          `yaml:"webhooks"`
-	SMTP               notify.SMTP               `yaml:"smtp"`
-	Notify             []notify.Rule             `yaml:"notify"`
-	S3                 []objectstore.Bucket      `yaml:"s3,one"`
-	OSS                []objectstore.Bucket      `yaml:"oss,one"`
-	COS                []objectstore.Bucket      `yaml:"cos,one"`
-	MinIO              []objectstore.Bucket      `yaml:"minio,one"`
-	Audit              event.AuditConfig         `yaml:"audit"`
-	StorageCredentials []objectstore.Credentials `yaml:"storage_credentials"`
+	Trust              []issuer.TrustRule        `yaml:"trust,later"`
+	ServiceAccounts    []user.ServiceAccount     `yaml:"service_accounts,later"`
+	DingTalk           []notify.Channel          `yaml:"dingtalk,one,later"`
+	WeChat             []notify.Channel          `yaml:"wechat,one,later"`
+	Slack              []notify.Channel          `yaml:"slack,one,later"`
+	Feishu             []notify.Channel          `yaml:"feishu,one,later"`
+	Webhooks           []notify.Webhook          `yaml:"webhooks,later"`
+	SMTP               []notify.SMTP             `yaml:"smtp,one,later"`
+	Notify             []notify.Rule             `yaml:"notify,later"`
+	S3                 []objectstore.Bucket      `yaml:"s3,one,later"`
+	OSS                []objectstore.Bucket      `yaml:"oss,one,later"`
+	COS                []objectstore.Bucket      `yaml:"cos,one,later"`
+	MinIO              []objectstore.Bucket      `yaml:"minio,one,later"`
+	Audit              event.AuditConfig         `yaml:"audit,later"`
+	StorageCredentials []objectstore.Credentials `yaml:"storage_credentials,later"`
 
 	Outgoing   OutgoingConfig   `yaml:"outgoing"`
-	Sentry     SentryConfig     `yaml:"sentry"`
-	UptimeKuma UptimeKumaConfig `yaml:"uptime_kuma"`
-	Tracing    TracingConfig    `yaml:"tracing"`
+	Sentry     SentryConfig     `yaml:"sentry,later"`
+	UptimeKuma UptimeKumaConfig `yaml:"uptime_kuma,later"`
+	Tracing    TracingConfig    `yaml:"tracing,later"`
 	Log        LogConfig        `yaml:"log"`
 	Debug      bool             `yaml:"debug"` // pprof on admin_listen
 
 	// Dev is set by `serve --dev` alone.
 	Dev bool `yaml:"-"`
-	// DataDir is where data/admin.token lies.
-	DataDir string `yaml:"-"`
 }
-
-// later are the sections that this version accepts and does not serve.
-var later = []string{"registration", "trust", "service_accounts", "dingtalk", "wechat", "slack", "feishu", "webhooks", "smtp", "notify", "s3", "oss", "cos", "minio",
-	"audit", "storage_credentials", "geoip_file", "proxy_protocol", "sentry", "uptime_kuma", "tracing"}
 
 // TLSConfig names the certificate of the public listener.
 type TLSConfig struct {
@@ -109,17 +105,23 @@ type SentryConfig struct {
 	DSN              redact.String `yaml:"dsn"`
 	Environment      string        `yaml:"environment"`
 	TracesSampleRate float64       `yaml:"traces_sample_rate"`
+	Proxy            string        `yaml:"proxy"`
+	CAFile           string        `yaml:"ca_file"`
 }
 
 // UptimeKumaConfig is the `uptime_kuma` section.
 type UptimeKumaConfig struct {
 	PushURL redact.String `yaml:"push_url"`
 	Every   time.Duration `yaml:"every"`
+	Proxy   string        `yaml:"proxy"`
+	CAFile  string        `yaml:"ca_file"`
 }
 
 // TracingConfig is the `tracing` section.
 type TracingConfig struct {
 	OTLPEndpoint string `yaml:"otlp_endpoint"`
+	Proxy        string `yaml:"proxy"`
+	CAFile       string `yaml:"ca_file"`
 }
 
 // LogConfig is the `log` section.
@@ -135,11 +137,11 @@ type Connector struct {
 	Type         string            `yaml:"type"`
 	Name         string            `yaml:"name"`
 	Org          string            `yaml:"org"` // default: the id
-	Domains      []string          `yaml:"domains"`
-	TrustEmail   bool              `yaml:"trust_email"`
+	Domains      []string          `yaml:"domains,some"`
+	TrustEmail   bool              `yaml:"trust_email,later"`
 	Allow        *string           `yaml:"allow"`
 	Signup       string            `yaml:"signup"` // open (default), domains, invite
-	Enforce      bool              `yaml:"enforce"`
+	Enforce      bool              `yaml:"enforce,later"`
 	Hidden       bool              `yaml:"hidden"`
 	GroupsMap    map[string]string `yaml:"groups_map"`
 	GroupsPrefix *string           `yaml:"groups_prefix"`
@@ -183,8 +185,8 @@ func (c *Config) Problems() []problem.Problem {
 		add("Issuer", "issuer.path", "issuer has a path; this broker's addresses are at the root of a host.", "issuer: "+u.Scheme+"://"+u.Host)
 	case u.Scheme == "http" && !c.Dev:
 		add("Issuer", "issuer.https", "issuer uses http: cookies and tokens would travel in clear.", "https, or `serve --dev` on your own machine")
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		add("Issuer", "issuer.dev", "--dev is for loopback addresses alone.", "issuer: http://127.0.0.1:8080")
+	case c.Dev && !loopback(u.Hostname()):
+		add("Issuer", "issuer.dev", "--dev is for loopback addresses alone: its passwords are public.", "issuer: http://127.0.0.1:8080, or leave --dev out")
 	}
 	for _, l := range []struct{ field, v string }{{"Listen", c.Listen}, {"GatewayListen", c.GatewayListen}, {"AdminListen", c.AdminListen}} {
 		if l.v == "" {
@@ -202,6 +204,7 @@ func (c *Config) Problems() []problem.Problem {
 			add(fmt.Sprintf("TrustedProxies[%d]", i), "trusted_proxies", fmt.Sprintf("%q is not an address or network.", p), "10.0.0.0/8 or 192.0.2.7")
 		}
 	}
+	// Behind a TLS terminator that is not named, every client has its address.
 	if len(c.TrustedProxies) == 0 && c.TLS.CertFile == "" && u != nil && u.Scheme == "https" {
 		warn("Issuer", "tls.nowhere", "issuer is https, but there is neither tls.cert_file nor a TLS terminator in trusted_proxies: every client would seem to come from the same address.", "trusted_proxies: [127.0.0.1/32]")
 	}
@@ -233,90 +236,21 @@ func (c *Config) Problems() []problem.Problem {
 			}
 		}
 	}
+	if c.Sentry.TracesSampleRate < 0 || c.Sentry.TracesSampleRate > 1 || c.Sentry.TracesSampleRate != c.Sentry.TracesSampleRate {
+		add("Sentry.TracesSampleRate", "sentry.rate", "traces_sample_rate is a part of all requests.", "0.1, at most 1")
+	}
+	for _, f := range []struct {
+		field, value string
+		schemes      []string
+	}{
+		{"Sentry.DSN", c.Sentry.DSN.Reveal(), []string{"https", "http"}}, {"UptimeKuma.PushURL", c.UptimeKuma.PushURL.Reveal(), []string{"https", "http"}},
+		{"Tracing.OTLPEndpoint", c.Tracing.OTLPEndpoint, []string{"https", "http"}}, {"Outgoing.Proxy", c.Outgoing.Proxy, []string{"http", "https", "socks5"}},
+	} {
+		if f.value != "" && !validURL(f.value, f.schemes...) {
+			add(f.field, "url", "This is no URL with a host, of the scheme "+strings.Join(f.schemes, " or ")+".", "")
+		}
+	}
 	return append(ps, c.across()...)
-}
-
-// across are the checks that need more than one section.
-func (c *Config) across() []problem.Problem {
-	var ps []problem.Problem
-	add := func(field, rule, text, fix string, warning bool) {
-		ps = append(ps, problem.Problem{Field: field, Rule: rule, Text: text, Fix: fix, Warning: warning})
-	}
-	ids := map[string]bool{}
-	for i, k := range c.Connectors {
-		if ids[k.ID] {
-			add(fmt.Sprintf("Connectors[%d].ID", i), "connector.duplicate", fmt.Sprintf("There are two connectors with the id %q.", k.ID), "another id", false)
-		}
-		ids[k.ID] = true
-	}
-	if len(c.Connectors) == 0 {
-		add("", "connector.none", "Nobody could sign in: there is no connector.", "a section such as local:, ldap: or github:", false)
-	}
-	for _, d := range c.Roles.EmailDomains() {
-		if !slices.ContainsFunc(c.Connectors, func(k Connector) bool { return slices.Contains(k.Domains, d) }) {
-			add("Roles", "roles.email_domain", fmt.Sprintf("No connector has the domain %q, so that no e-mail address of it gives a role.", d), "domains: ["+d+"] of the connector that may speak for it", true)
-		}
-	}
-	resources := map[string]bool{c.Issuer: true}
-	for _, r := range c.Resources {
-		resources[r.Name] = true
-		resources[r.URI] = r.URI != ""
-	}
-	seen := map[string]bool{}
-	for i, cl := range c.Clients {
-		if seen[cl.ClientID] {
-			add(fmt.Sprintf("Clients[%d].ClientID", i), "client.duplicate", fmt.Sprintf("There are two clients with the id %q.", cl.ClientID), "another client_id", false)
-		}
-		seen[cl.ClientID] = true
-		for j, a := range cl.Audiences {
-			if !resources[a] {
-				add(fmt.Sprintf("Clients[%d].Audiences[%d]", i, j), "client.audience", fmt.Sprintf("%q is neither a resource nor the issuer.", a), "an entry of resources with this name", false)
-			}
-		}
-		for j, k := range cl.AllowedConnectors {
-			if !ids[k] {
-				add(fmt.Sprintf("Clients[%d].AllowedConnectors[%d]", i, j), "client.connector", fmt.Sprintf("There is no connector %q.", k), "the id of a connector", false)
-			}
-		}
-	}
-	iss := c.IssuerURL().Hostname()
-	names := map[string]bool{}
-	for i, r := range c.Routes {
-		field := fmt.Sprintf("Routes[%d]", i)
-		if names[r.Name] {
-			add(field+".Name", "route.duplicate", fmt.Sprintf("There are two routes with the name %q.", r.Name), "another name", false)
-		}
-		names[r.Name] = true
-		if strings.EqualFold(r.Host, iss) {
-			add(field+".Host", "route.issuer", "A route cannot have the issuer's own host.", "a host of its own", false)
-		}
-		for _, before := range c.Routes[:i] {
-			if strings.EqualFold(before.Host, r.Host) && strings.HasPrefix(pathOf(r), pathOf(before)) && (pathOf(before) == "/" || pathOf(r) == pathOf(before)) {
-				add(field+".Path", "route.shadowed", fmt.Sprintf("This route is never reached: %q stands before it and takes the same paths.", before.Name), "put the longer path first", false)
-			}
-		}
-		if r.Lease && !c.Dev && sameSite(r.Host, iss) {
-			add(field+".Host", "route.same_site", "Consoles run strangers' code; under the issuer's own domain their scripts count as same-site.", "a registrable domain of its own, such as gpu-consoles.example.net", true)
-		}
-	}
-	return ps
-}
-
-func pathOf(r gateway.Route) string {
-	if r.Path == "" {
-		return "/"
-	}
-	return r.Path
-}
-
-// sameSite compares the last two labels, which is right for most domains and
-// only warns.
-func sameSite(a, b string) bool {
-	tail := func(s string) string {
-		ls := strings.Split(strings.ToLower(s), ".")
-		return strings.Join(ls[max(0, len(ls)-2):], ".")
-	}
-	return tail(a) == tail(b)
 }
 
 func loopback(host string) bool {

@@ -3,9 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
-	"os"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,9 +31,15 @@ type decoder struct {
 	at       map[string]place // by Go path: "Users[2].PasswordHash"
 	anchors  map[string]ast.Node
 	depth    int
+	values   int // decoded so far
 }
 
-const maxDepth = 40
+// maxDepth bounds nesting, maxValues what is decoded from one file: an alias of
+// a list of aliases of a list multiplies.
+const (
+	maxDepth  = 40
+	maxValues = 200_000
+)
 
 func (d *decoder) find(p place, rule, text, fix string) {
 	f := Finding{Severity: SeverityError, File: p.file, Rule: rule, Text: text, Fix: fix}
@@ -45,45 +49,25 @@ func (d *decoder) find(p place, rule, text, fix string) {
 	*d.findings = append(*d.findings, f)
 }
 
-// plain takes tags, anchors and aliases off a node.
-func (d *decoder) plain(n ast.Node) ast.Node {
-	for range maxDepth {
-		switch x := n.(type) {
-		case *ast.AnchorNode:
-			n = x.Value
-		case *ast.AliasNode:
-			n = d.anchors[x.Value.String()]
-		case *ast.TagNode:
-			n = x.Value
-		default:
-			return n
-		}
+// spend counts values before they are decoded and reports whether that is still
+// allowed.
+func (d *decoder) spend(n int, p place) bool {
+	if d.values > maxValues {
+		return false
 	}
-	return nil
-}
-
-// pairs returns the key-value pairs of a mapping.
-func pairs(n ast.Node) ([]*ast.MappingValueNode, bool) {
-	switch x := n.(type) {
-	case *ast.MappingNode:
-		return x.Values, true
-	case *ast.MappingValueNode:
-		return []*ast.MappingValueNode{x}, true
+	if d.values += n; d.values > maxValues {
+		d.find(p, "yaml.size", fmt.Sprintf("With its aliases this file holds more than %d values.", maxValues), "")
+		return false
 	}
-	return nil, false
-}
-
-func keyOf(v *ast.MappingValueNode) string {
-	if s, ok := v.Key.(*ast.StringNode); ok {
-		return s.Value
-	}
-	return v.Key.String()
+	return true
 }
 
 // field is a struct's field by its YAML name.
 type field struct {
 	index []int
 	one   bool // a list that may be written as its only element
+	later bool // accepted, not served by this version
+	some  bool // a list that would mean everybody if it were empty
 	typ   reflect.Type
 }
 
@@ -95,7 +79,8 @@ func fieldsOf(t reflect.Type) map[string]field {
 		if !f.IsExported() || name == "" || name == "-" {
 			continue
 		}
-		out[name] = field{index: f.Index, one: opts == "one", typ: f.Type}
+		words := strings.Split(opts, ",")
+		out[name] = field{index: f.Index, one: slices.Contains(words, "one"), later: slices.Contains(words, "later"), some: slices.Contains(words, "some"), typ: f.Type}
 	}
 	return out
 }
@@ -118,14 +103,17 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, p place) {
 		return
 	}
 	defer func() { d.depth-- }()
-	n = d.plain(n)
-	if n == nil {
-		d.find(p, "yaml.alias", "This alias names nothing.", "")
+	n, ok := d.plain(n, p)
+	if !ok {
 		return
 	}
+	key := p
 	p.tok = n.GetToken()
 	d.at[path] = p
 	if _, null := n.(*ast.NullNode); null {
+		// Absent and empty are not the same: an allow, a secret or a list of
+		// networks that somebody meant to write must not count as none.
+		d.find(key, "yaml.empty", "This key has no value.", "write one, or leave the key out")
 		return
 	}
 	if v.Kind() == reflect.Pointer {
@@ -152,6 +140,9 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, p place) {
 		if s, ok := d.text(n, p); ok {
 			if err := u.UnmarshalText([]byte(s)); err != nil {
 				d.find(p, "yaml.value", err.Error(), "")
+			}
+			if s == "" && v.Type() == secretType {
+				d.find(p, "secret.empty", "This secret is empty.", "write it, or leave the key out")
 			}
 		}
 		return
@@ -198,37 +189,6 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, p place) {
 	}
 }
 
-var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}`)
-
-// text returns a scalar's text with ${VARIABLES} filled in.
-func (d *decoder) text(n ast.Node, p place) (string, bool) {
-	var s string
-	switch x := n.(type) {
-	case *ast.StringNode:
-		s = x.Value
-	case *ast.LiteralNode:
-		s = x.Value.Value
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
-		s = n.GetToken().Value
-	default:
-		d.find(p, "yaml.kind", "Here a single value is needed, not a list or a mapping.", "")
-		return "", false
-	}
-	ok := true
-	s = variable.ReplaceAllStringFunc(s, func(m string) string {
-		g := variable.FindStringSubmatch(m)
-		if v, set := d.env(g[1]); set {
-			return v
-		}
-		if g[2] == "" {
-			d.find(p, "env.unset", fmt.Sprintf("The environment variable %s is not set.", g[1]), fmt.Sprintf("set it, or give a default: ${%s:-…}", g[1]))
-			ok = false
-		}
-		return g[3]
-	})
-	return s, ok
-}
-
 func (d *decoder) slice(n ast.Node, v reflect.Value, path string, p place, one bool) {
 	seq, ok := n.(*ast.SequenceNode)
 	if !ok {
@@ -241,6 +201,9 @@ func (d *decoder) slice(n ast.Node, v reflect.Value, path string, p place, one b
 		d.find(p, "yaml.list", "Here a list is needed.", "[a, b] or lines that begin with -")
 		return
 	}
+	if !d.spend(len(seq.Values), p) {
+		return
+	}
 	out := reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values))
 	for i, e := range seq.Values {
 		d.value(e, out.Index(i), fmt.Sprintf("%s[%d]", path, i), p)
@@ -249,15 +212,18 @@ func (d *decoder) slice(n ast.Node, v reflect.Value, path string, p place, one b
 }
 
 func (d *decoder) mapping(n ast.Node, v reflect.Value, path string, p place) {
-	ps, ok := pairs(n)
+	ps, ok := d.merged(n, p)
 	if !ok {
 		d.find(p, "yaml.mapping", "Here keys with values are needed.", "key: value")
+		return
+	}
+	if !d.spend(len(ps), p) {
 		return
 	}
 	out := reflect.MakeMap(v.Type())
 	for _, kv := range ps {
 		e := reflect.New(v.Type().Elem()).Elem()
-		d.value(kv.Value, e, path+"."+keyOf(kv), p)
+		d.value(kv.Value, e, path+"."+keyOf(kv), place{p.file, kv.Key.GetToken()})
 		out.SetMapIndex(reflect.ValueOf(keyOf(kv)).Convert(v.Type().Key()), e)
 	}
 	v.Set(out)
@@ -266,9 +232,12 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, path string, p place) {
 // structure decodes a mapping into a struct. other are keys that somebody else
 // decodes from the same mapping.
 func (d *decoder) structure(n ast.Node, v reflect.Value, path string, p place, other []string) {
-	ps, ok := pairs(n)
+	ps, ok := d.merged(n, p)
 	if !ok {
 		d.find(p, "yaml.mapping", "Here keys with values are needed.", "key: value")
+		return
+	}
+	if !d.spend(len(ps), p) {
 		return
 	}
 	fs := fieldsOf(v.Type())
@@ -282,22 +251,20 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string, p place, o
 		}
 		seen[key] = true
 		if f, ok := fs[key]; ok {
-			fv := v.FieldByIndex(f.index)
-			fp := joinPath(path, v.Type().FieldByIndex(f.index).Name)
-			if f.one {
-				node := d.plain(kv.Value)
-				if node != nil {
-					d.at[fp] = place{p.file, node.GetToken()}
-					d.slice(node, fv, fp, place{p.file, node.GetToken()}, true)
-				}
+			if f.typ == secretType && seen[key+"_file"] {
+				d.twice(kp, key+"_file")
 				continue
 			}
-			d.value(kv.Value, fv, fp, kp)
+			d.field(kv, f, v, path, kp)
 			continue
 		}
 		if base, ok := strings.CutSuffix(key, "_file"); ok {
 			if f, ok := fs[base]; ok && f.typ == secretType {
-				d.secretFile(kv, v.FieldByIndex(f.index), joinPath(path, v.Type().FieldByIndex(f.index).Name), kp, seen[base])
+				if seen[base] {
+					d.twice(kp, key)
+				} else {
+					d.secretFile(kv, v.FieldByIndex(f.index), joinPath(path, v.Type().FieldByIndex(f.index).Name), kp)
+				}
 				continue
 			}
 		}
@@ -313,27 +280,24 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string, p place, o
 	}
 }
 
-// secretFile reads x from the file that x_file names.
-func (d *decoder) secretFile(kv *ast.MappingValueNode, v reflect.Value, path string, p place, both bool) {
-	if both {
-		d.find(p, "secret.twice", fmt.Sprintf("%s stands beside the key itself.", keyOf(kv)), "keep one of them")
-		return
+// field decodes the value of a key that v has a field for.
+func (d *decoder) field(kv *ast.MappingValueNode, f field, v reflect.Value, path string, p place) {
+	fv := v.FieldByIndex(f.index)
+	fp := joinPath(path, v.Type().FieldByIndex(f.index).Name)
+	if f.one {
+		if n, ok := d.plain(kv.Value, p); ok {
+			d.at[fp] = place{p.file, n.GetToken()}
+			d.slice(n, fv, fp, place{p.file, n.GetToken()}, true)
+		}
+	} else {
+		d.value(kv.Value, fv, fp, p)
 	}
-	n := d.plain(kv.Value)
-	if n == nil {
-		return
+	if f.some && fv.Kind() == reflect.Slice && !fv.IsNil() && fv.Len() == 0 {
+		d.find(p, "yaml.empty", "This list is empty, which would count as no limit at all.", "leave the key out, or name who may")
 	}
-	name, ok := d.text(n, p)
-	if !ok {
-		return
+	if f.later && !fv.IsZero() {
+		*d.findings = append(*d.findings, note(p, "later", keyOf(kv)+": accepted, not served by this version."))
 	}
-	d.at[path] = place{p.file, n.GetToken()}
-	raw, err := d.readFile(name)
-	if err != nil {
-		d.find(place{p.file, n.GetToken()}, "secret.file", "The secret cannot be read: "+err.Error()+".", "")
-		return
-	}
-	v.SetString(strings.TrimRight(string(raw), "\r\n"))
 }
 
 func joinPath(a, b string) string {
@@ -341,18 +305,4 @@ func joinPath(a, b string) string {
 		return b
 	}
 	return a + "." + b
-}
-
-func readSecret(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	buf := make([]byte, 64<<10)
-	n, err := f.Read(buf)
-	if err != nil && n == 0 {
-		return nil, fmt.Errorf("%s is empty or cannot be read", name)
-	}
-	return buf[:n], nil
 }

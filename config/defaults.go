@@ -6,12 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/redact"
 )
 
 // defaults fills in what nobody set, then what the environment overrides:
-// GATEHOUSE_LISTEN, GATEHOUSE_ADMIN_LISTEN, GATEHOUSE_DATA, GATEHOUSE_STORE.
-func (c *Config) defaults(opts LoadOptions) {
+// GATEHOUSE_LISTEN, GATEHOUSE_ADMIN_LISTEN, GATEHOUSE_STORE, GATEHOUSE_DATA.
+func (c *Config) defaults(opts LoadOptions, at map[string]place) {
 	def := func(s *string, v string) {
 		if *s == "" {
 			*s = v
@@ -19,37 +20,48 @@ func (c *Config) defaults(opts LoadOptions) {
 	}
 	def(&c.Listen, "127.0.0.1:8080")
 	def(&c.AdminListen, "127.0.0.1:9091")
-	def(&c.SecretKeyFile, filepath.Join("data", "secret.key"))
+	def(&c.DataDir, "data")
+	def(&c.SecretKeyFile, filepath.Join(c.DataDir, "secret.key"))
 	def(&c.DefaultLocale, "zh-CN")
 	def(&c.Brand, "RemoteGPU")
-	c.DataDir = "data"
 	if c.Store == "" {
-		c.Store = redact.String("sqlite:" + filepath.Join("data", "gatehouse.db"))
+		c.Store = redact.String("sqlite:" + filepath.Join(c.DataDir, "gatehouse.db"))
 	}
-	if v, ok := opts.Env("GATEHOUSE_LISTEN"); ok && v != "" {
-		c.Listen = v
-	}
-	if v, ok := opts.Env("GATEHOUSE_ADMIN_LISTEN"); ok && v != "" {
-		c.AdminListen = v
-	}
-	if v, ok := opts.Env("GATEHOUSE_STORE"); ok && v != "" {
-		c.Store = redact.String(v)
-	}
-	if dir, ok := opts.Env("GATEHOUSE_DATA"); ok && dir != "" {
-		c.DataDir = dir
-		c.SecretKeyFile = filepath.Join(dir, filepath.Base(c.SecretKeyFile))
-		if rest, ok := strings.CutPrefix(c.Store.Reveal(), "sqlite:"); ok {
-			file, query, has := strings.Cut(rest, "?")
-			s := "sqlite:" + filepath.Join(dir, filepath.Base(file))
-			if has {
-				s += "?" + query
-			}
-			c.Store = redact.String(s)
+	override := func(name, field string, set func(string)) {
+		if v, ok := opts.Env(name); ok && v != "" {
+			set(v)
+			at[field] = place{file: "$" + name}
 		}
 	}
+	override("GATEHOUSE_LISTEN", "Listen", func(v string) { c.Listen = v })
+	override("GATEHOUSE_ADMIN_LISTEN", "AdminListen", func(v string) { c.AdminListen = v })
+	override("GATEHOUSE_STORE", "Store", func(v string) { c.Store = redact.String(v) })
+	override("GATEHOUSE_DATA", "DataDir", c.moveData)
 	if c.Dev {
 		c.devDefaults(opts)
 	}
+}
+
+// moveData puts the data folder elsewhere, and with it what lies in it. A secret
+// key or a store that the file puts somewhere else stays there.
+func (c *Config) moveData(dir string) {
+	move := func(path string) string {
+		rel, err := filepath.Rel(c.DataDir, path)
+		if err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+			return path
+		}
+		return filepath.Join(dir, rel)
+	}
+	c.SecretKeyFile = move(c.SecretKeyFile)
+	if rest, ok := strings.CutPrefix(c.Store.Reveal(), "sqlite:"); ok {
+		file, query, has := strings.Cut(rest, "?")
+		s := "sqlite:" + move(file)
+		if has {
+			s += "?" + query
+		}
+		c.Store = redact.String(s)
+	}
+	c.DataDir = dir
 }
 
 // devDefaults makes the demo fit the address that it listens on.
@@ -79,17 +91,17 @@ func (c *Config) devDefaults(opts LoadOptions) {
 }
 
 // devListeners refuses to show the demo's public passwords to a network.
-func (c *Config) devListeners(opts LoadOptions) []Finding {
+func (c *Config) devListeners(opts LoadOptions) []problem.Problem {
 	if v, _ := opts.Env("GATEHOUSE_DEV_CONTAINER"); !c.Dev || v == "1" {
 		return nil
 	}
-	var out []Finding
-	for _, l := range []string{c.Listen, c.GatewayListen, c.AdminListen} {
-		if l == "" {
+	var out []problem.Problem
+	for _, l := range []struct{ field, addr string }{{"Listen", c.Listen}, {"GatewayListen", c.GatewayListen}, {"AdminListen", c.AdminListen}} {
+		if l.addr == "" {
 			continue
 		}
-		if host, _, err := net.SplitHostPort(l); err != nil || !loopback(host) {
-			out = append(out, Finding{Severity: SeverityError, Rule: "dev.listen", Text: fmt.Sprintf("--dev listens on loopback addresses alone, and %s is none: its passwords are public.", l), Fix: "127.0.0.1:8080, or leave --dev out"})
+		if host, _, err := net.SplitHostPort(l.addr); err != nil || !loopback(host) {
+			out = append(out, problem.Problem{Field: l.field, Rule: "dev.listen", Text: fmt.Sprintf("--dev listens on loopback addresses alone, and %s is none: its passwords are public.", l.addr), Fix: "127.0.0.1:8080, or leave --dev out"})
 		}
 	}
 	return out

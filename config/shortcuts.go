@@ -22,7 +22,7 @@ var displayNames = map[string]string{"github": "GitHub", "google": "Google", "gi
 	"dingtalk": "DingTalk", "wecom": "WeCom", "feishu": "Feishu"}
 
 // connectors makes the list of connectors of the shortcuts and of `connectors`.
-func (c *Config) connectors(types []connectors.Type, shortcuts map[string]section, list section, at map[string]place, findings *Findings) {
+func (c *Config) connectors(types []connectors.Type, shortcuts map[string]section, list section, at map[string]place) {
 	for _, t := range types {
 		if s, ok := shortcuts[t.Name]; ok {
 			c.add(t, Connector{ID: t.Name, Type: t.Name}, s.key.Value, s.dec, s.place, at)
@@ -31,7 +31,14 @@ func (c *Config) connectors(types []connectors.Type, shortcuts map[string]sectio
 	if list.key == nil {
 		return
 	}
-	seq, ok := list.dec.plain(list.key.Value).(*ast.SequenceNode)
+	if emptyList(list.key.Value, reflect.TypeFor[[]Connector]()) {
+		return
+	}
+	n, ok := list.dec.plain(list.key.Value, list.place)
+	if !ok {
+		return
+	}
+	seq, ok := n.(*ast.SequenceNode)
 	if !ok {
 		list.dec.find(list.place, "yaml.list", "connectors is a list.", "- {id: acme, type: ldap, …}")
 		return
@@ -41,18 +48,23 @@ func (c *Config) connectors(types []connectors.Type, shortcuts map[string]sectio
 		known = append(known, t.Name)
 	}
 	for _, n := range seq.Values {
-		n = list.dec.plain(n)
-		ps, ok := pairs(n)
+		n, ok := list.dec.plain(n, list.place)
 		if !ok {
-			list.dec.find(place{list.place.file, n.GetToken()}, "yaml.mapping", "A connector is a mapping of keys.", "{id: acme, type: ldap, …}")
 			continue
 		}
 		p := place{list.place.file, n.GetToken()}
+		ps, ok := list.dec.merged(n, p)
+		if !ok {
+			list.dec.find(p, "yaml.mapping", "A connector is a mapping of keys.", "{id: acme, type: ldap, …}")
+			continue
+		}
 		typ, tp := "", p
 		for _, kv := range ps {
 			if keyOf(kv) == "type" {
 				tp = place{p.file, kv.Value.GetToken()}
-				typ, _ = list.dec.text(list.dec.plain(kv.Value), tp)
+				if v, ok := list.dec.plain(kv.Value, tp); ok {
+					typ, _ = list.dec.text(v, tp)
+				}
 			}
 		}
 		i := slices.Index(known, typ)
@@ -66,15 +78,14 @@ func (c *Config) connectors(types []connectors.Type, shortcuts map[string]sectio
 		}
 		c.add(types[i], Connector{Type: typ}, n, list.dec, p, at)
 	}
-	_ = findings
 }
 
 // add decodes one connector: the operator's keys and the type's own stand in
 // the same mapping.
 func (c *Config) add(t connectors.Type, k Connector, n ast.Node, dec *decoder, p place, at map[string]place) {
 	path := fmt.Sprintf("Connectors[%d]", len(c.Connectors))
-	n = dec.plain(n)
-	if n == nil {
+	n, ok := dec.plain(n, p)
+	if !ok {
 		return
 	}
 	at[path] = p

@@ -30,7 +30,7 @@ type Route struct {
 	// and invited.
 	Allow *string `yaml:"allow"`
 	// Auth are the ways to authenticate: session, bearer, api_key. Default: session, bearer.
-	Auth []string `yaml:"auth"`
+	Auth []string `yaml:"auth,some"`
 	// Scopes are those that a bearer token must hold, all of them.
 	Scopes []string `yaml:"scopes"`
 	Lease  bool     `yaml:"lease"`

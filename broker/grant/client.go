@@ -5,6 +5,7 @@ package grant
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,7 +23,7 @@ type Client struct {
 	LogoURI                 string        `yaml:"logo_uri"`
 	RedirectURIs            []string      `yaml:"redirect_uris"`
 	PostLogoutRedirectURIs  []string      `yaml:"post_logout_redirect_uris"`
-	BackchannelLogoutURI    string        `yaml:"backchannel_logout_uri"`
+	BackchannelLogoutURI    string        `yaml:"backchannel_logout_uri,later"`
 	GrantTypes              []string      `yaml:"grant_types"`                // default: authorization_code, refresh_token
 	TokenEndpointAuthMethod string        `yaml:"token_endpoint_auth_method"` // default: basic or post with a secret, none without
 	Scope                   string        `yaml:"scope"`                      // space-separated; default: openid profile email
@@ -35,12 +36,12 @@ type Client struct {
 	// always need it.
 	RequirePKCE *bool `yaml:"require_pkce"`
 	// ResourceServerFor names resources whose tokens this client may introspect.
-	ResourceServerFor []string `yaml:"resource_server_for"`
+	ResourceServerFor []string `yaml:"resource_server_for,later"`
 	// Claims adds claims to tokens, in CEL.
 	Claims                   map[string]string `yaml:"claims"`
 	IDTokenSignedResponseAlg string            `yaml:"id_token_signed_response_alg"` // RS256 (default) or ES256
 	// AllowedConnectors limits through which connectors people may come.
-	AllowedConnectors []string `yaml:"allowed_connectors"`
+	AllowedConnectors []string `yaml:"allowed_connectors,some"`
 	DeviceOffline     bool     `yaml:"device_offline"`
 	DeviceAdmin       bool     `yaml:"device_admin"`
 }
@@ -169,11 +170,12 @@ func (c Client) Problems() []problem.Problem {
 	if !c.Public() && len(c.ClientSecret.Reveal()) < 8 {
 		add("ClientSecret", "client.secret", "The client secret is shorter than 8 characters.", "the output of: openssl rand -base64 32")
 	}
-	for name, src := range c.Claims {
+	for _, name := range slices.Sorted(maps.Keys(c.Claims)) {
+		src := c.Claims[name]
 		if slices.Contains(reservedClaims, name) || strings.HasPrefix(name, "gatehouse:") {
-			add("Claims", "client.claims", fmt.Sprintf("The claim %q is ours to set.", name), "another name")
+			add("Claims."+name, "client.claims", fmt.Sprintf("The claim %q is ours to set.", name), "another name")
 		} else if _, err := policy.Compile(policy.AtClaims, policy.Any, src); err != nil {
-			add("Claims", "client.claims", fmt.Sprintf("The claim %q: %v.", name, err), "")
+			add("Claims."+name, "client.claims", fmt.Sprintf("The claim %q: %v.", name, err), "")
 		}
 	}
 	return ps

@@ -32,12 +32,15 @@ type Webhook struct {
 
 // SMTP is the mail server.
 type SMTP struct {
+	Name     string        `yaml:"name"`
 	Host     string        `yaml:"host"`
 	Port     int           `yaml:"port"`
 	TLS      string        `yaml:"tls"` // starttls (default), implicit or none
 	Username string        `yaml:"username"`
 	Password redact.String `yaml:"password"`
 	From     string        `yaml:"from"`
+	Proxy    string        `yaml:"proxy"`
+	CAFile   string        `yaml:"ca_file"`
 }
 
 // Rule says which event goes where.
@@ -65,9 +68,6 @@ func (w Webhook) Problems() []problem.Problem { return webhookURL("URL", w.URL) 
 // Problems complains about a mail server that could not be used.
 func (s SMTP) Problems() []problem.Problem {
 	var ps []problem.Problem
-	if s == (SMTP{}) {
-		return nil
-	}
 	if s.Host == "" || s.From == "" {
 		ps = append(ps, problem.Problem{Field: "Host", Rule: "smtp.host", Text: "Mail needs a host and a from address.", Fix: "host: smtp.example.com, from: gatehouse@example.com"})
 	}

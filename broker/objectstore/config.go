@@ -3,6 +3,7 @@
 package objectstore
 
 import (
+	"strings"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/problem"
@@ -14,7 +15,7 @@ type Bucket struct {
 	Endpoint  string        `yaml:"endpoint"`
 	Region    string        `yaml:"region"`
 	UseSSL    *bool         `yaml:"use_ssl"`
-	AccessKey string        `yaml:"access_key"`
+	AccessKey redact.String `yaml:"access_key"`
 	SecretKey redact.String `yaml:"secret_key"`
 	Bucket    string        `yaml:"bucket"`
 	Proxy     string        `yaml:"proxy"`
@@ -25,7 +26,7 @@ type Bucket struct {
 func (b Bucket) Problems() []problem.Problem {
 	var ps []problem.Problem
 	for _, f := range []struct{ field, key, v string }{
-		{"Endpoint", "endpoint", b.Endpoint}, {"Bucket", "bucket", b.Bucket}, {"AccessKey", "access_key", b.AccessKey}, {"SecretKey", "secret_key", b.SecretKey.Reveal()},
+		{"Endpoint", "endpoint", b.Endpoint}, {"Bucket", "bucket", b.Bucket}, {"AccessKey", "access_key", b.AccessKey.Reveal()}, {"SecretKey", "secret_key", b.SecretKey.Reveal()},
 	} {
 		if f.v == "" {
 			ps = append(ps, problem.Problem{Field: f.field, Rule: "bucket." + f.key, Text: f.key + " is missing."})
@@ -39,7 +40,7 @@ type Credentials struct {
 	Name     string        `yaml:"name"`
 	Provider string        `yaml:"provider"`
 	RoleARN  string        `yaml:"role_arn"`
-	Allow    string        `yaml:"allow"`
+	Allow    *string       `yaml:"allow"`
 	Prefix   string        `yaml:"prefix"`
 	TTL      time.Duration `yaml:"ttl"`
 }
@@ -54,6 +55,14 @@ func (c Credentials) Problems() []problem.Problem {
 	case "s3", "oss", "cos", "minio":
 	default:
 		ps = append(ps, problem.Problem{Field: "Provider", Rule: "storage_credentials.provider", Text: "provider is not one of the stores.", Fix: "s3, oss, cos or minio"})
+	}
+	// Tencent has no policy for one call: what a role may do is all that bounds
+	// the credentials (docs/security.md ST-4).
+	if c.Provider == "cos" && strings.Contains(c.Prefix, "{user.id}") && !strings.Contains(c.RoleARN, "{user.id}") {
+		ps = append(ps, problem.Problem{Field: "RoleARN", Rule: "storage_credentials.role", Text: "On cos the role alone keeps people apart, and this one is the same for all.", Fix: "a role_arn that holds {user.id}"})
+	}
+	if c.TTL < 0 || c.TTL > time.Hour {
+		ps = append(ps, problem.Problem{Field: "TTL", Rule: "storage_credentials.ttl", Text: "Lent credentials live an hour at most.", Fix: "ttl: 1h"})
 	}
 	return ps
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
 )
 
@@ -109,11 +110,7 @@ func Compile(place Place, kind Kind, source string) (*Expr, error) {
 	}
 	checked, iss := env.Compile(source)
 	if iss.Err() != nil {
-		text := iss.Err().Error()
-		if strings.Contains(text, "undeclared reference") {
-			text += "\nhere an expression sees " + strings.Join(sortedNames(vars), ", ")
-		}
-		return nil, errors.New(text)
+		return nil, errors.New(complaint(iss.Errors(), vars))
 	}
 	if out := checked.OutputType(); kind == Bool && !out.IsExactType(cel.BoolType) && !out.IsExactType(cel.DynType) {
 		return nil, fmt.Errorf("the expression comes to %s, not to true or false", out)
@@ -150,6 +147,21 @@ func Compile(place Place, kind Kind, source string) (*Expr, error) {
 		return nil, fmt.Errorf("expressions: %w", err)
 	}
 	return e, nil
+}
+
+// complaint writes on one line what is wrong in an expression, and where.
+func complaint(errs []*common.Error, vars map[string][]string) string {
+	parts := make([]string, 0, len(errs)+1)
+	undeclared := false
+	for _, e := range errs {
+		text := strings.ReplaceAll(strings.TrimSuffix(e.Message, " (in container '')"), "\n", " ")
+		undeclared = undeclared || strings.Contains(text, "undeclared reference")
+		parts = append(parts, fmt.Sprintf("%s at %d:%d of the expression", text, e.Location.Line(), e.Location.Column()+1))
+	}
+	if undeclared {
+		parts = append(parts, "here an expression sees "+strings.Join(sortedNames(vars), ", "))
+	}
+	return strings.Join(parts, "; ")
 }
 
 func sortedNames(vars map[string][]string) []string {

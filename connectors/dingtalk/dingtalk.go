@@ -12,6 +12,8 @@ type Config struct {
 	ClientID     string        `yaml:"client_id"`
 	ClientSecret redact.String `yaml:"client_secret"`
 	CorpID       string        `yaml:"corp_id"`
+	Proxy        string        `yaml:"proxy"`
+	CAFile       string        `yaml:"ca_file"`
 }
 
 // Problems complains about what could not be served.

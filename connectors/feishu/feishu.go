@@ -12,6 +12,8 @@ type Config struct {
 	AppID     string        `yaml:"app_id"`
 	AppSecret redact.String `yaml:"app_secret"`
 	TenantKey string        `yaml:"tenant_key"`
+	Proxy     string        `yaml:"proxy"`
+	CAFile    string        `yaml:"ca_file"`
 }
 
 // Problems complains about what could not be served.

@@ -26,7 +26,7 @@ type Config struct {
 
 	// Organizations limits who may sign in to members of one of these. Without
 	// any, everybody with an account at GitHub may.
-	Organizations []Organization `yaml:"organizations"`
+	Organizations []Organization `yaml:"organizations,some"`
 
 	// UnverifiedEmail takes the primary address although the server has not
 	// verified it, as GitHub Enterprise Server does not. It is then known as not
@@ -50,7 +50,7 @@ type Organization struct {
 	ID int64 `yaml:"id"`
 	// Teams are slugs, as in the team's address. Any one of them is enough;
 	// without any, so is every member of the organization.
-	Teams []string `yaml:"teams"`
+	Teams []string `yaml:"teams,some"`
 }
 
 var (

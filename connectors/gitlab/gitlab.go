@@ -14,7 +14,7 @@ type Config struct {
 	RedirectURI  string        `yaml:"redirect_uri"`
 	Scopes       []string      `yaml:"scopes"`
 	BaseURL      string        `yaml:"base_url"`
-	Groups       []string      `yaml:"groups"`
+	Groups       []string      `yaml:"groups,some"`
 	Proxy        string        `yaml:"proxy"`
 	CAFile       string        `yaml:"ca_file"`
 }

@@ -13,7 +13,7 @@ type Config struct {
 	ClientSecret  redact.String `yaml:"client_secret"`
 	RedirectURI   string        `yaml:"redirect_uri"`
 	Scopes        []string      `yaml:"scopes"`
-	HostedDomains []string      `yaml:"hosted_domains"`
+	HostedDomains []string      `yaml:"hosted_domains,some"`
 	Proxy         string        `yaml:"proxy"`
 	CAFile        string        `yaml:"ca_file"`
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/problem"
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
@@ -23,12 +24,12 @@ type Config struct {
 
 // User is one local user.
 type User struct {
-	Username     string   `yaml:"username"`
-	Email        string   `yaml:"email"`
-	Name         string   `yaml:"name"`
-	PasswordHash string   `yaml:"password_hash"` // from `gatehouse hash-password`
-	Groups       []string `yaml:"groups"`
-	CIDRs        []string `yaml:"cidrs"` // networks from which this user may sign in; empty: all
+	Username     string        `yaml:"username"`
+	Email        string        `yaml:"email"`
+	Name         string        `yaml:"name"`
+	PasswordHash redact.String `yaml:"password_hash"` // from `gatehouse hash-password`
+	Groups       []string      `yaml:"groups"`
+	CIDRs        []string      `yaml:"cidrs,some"` // networks from which this user may sign in; empty: all
 }
 
 // Problems complains about users who could not sign in.
@@ -44,7 +45,7 @@ func (c Config) Problems() []problem.Problem {
 			ps = append(ps, problem.Problem{Field: at + "Username", Rule: "local.duplicate", Text: fmt.Sprintf("User %q is there twice: also as users[%d].", u.Username, j), Fix: "remove one of them"})
 		}
 		seen[strings.ToLower(u.Username)] = i
-		if _, err := parseHash(u.PasswordHash); err != nil {
+		if _, err := parseHash(u.PasswordHash.Reveal()); err != nil {
 			ps = append(ps, problem.Problem{Field: at + "PasswordHash", Rule: "local.hash", Text: "This is " + err.Error() + ".", Fix: "the output of: gatehouse hash-password"})
 		}
 		for k, c := range u.CIDRs {
@@ -83,7 +84,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 	}
 	c := &Connector{id: env.ID, users: map[string]entry{}, slots: make(chan struct{}, max(2, runtime.NumCPU())), seed: maphash.MakeSeed(), now: env.Now}
 	for _, u := range cfg.Users {
-		h, err := parseHash(u.PasswordHash)
+		h, err := parseHash(u.PasswordHash.Reveal())
 		if err != nil {
 			return nil, err
 		}

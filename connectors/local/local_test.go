@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
@@ -22,13 +23,17 @@ func open(t testing.TB, users ...User) *Connector {
 	return c.(*Connector)
 }
 
-func hashed(t testing.TB, password string) string {
+func hashed(t testing.TB, password string) redact.String {
 	t.Helper()
 	h, err := HashPassword(password)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return h
+	return redact.String(h)
+}
+
+func changed(h redact.String, from, to string) redact.String {
+	return redact.String(strings.Replace(h.Reveal(), from, to, 1))
 }
 
 func TestAuthenticate(t *testing.T) {
@@ -60,7 +65,7 @@ func TestAuthenticate(t *testing.T) {
 // the same one.
 func TestUnknownUserCostsTheSame(t *testing.T) {
 	cheap := hashed(t, "x")
-	dear := strings.Replace(cheap, "m=19456,t=2", "m=65536,t=3", 1)
+	dear := changed(cheap, "m=19456,t=2", "m=65536,t=3")
 	c := open(t, User{Username: "ann", PasswordHash: cheap}, User{Username: "bob", PasswordHash: dear})
 	cost := func(h hash) [5]int {
 		return [5]int{int(h.memory), int(h.time), int(h.lanes), len(h.salt), len(h.key)}
@@ -104,8 +109,8 @@ func TestHashesAtOnceAreBounded(t *testing.T) {
 
 func TestHashPassword(t *testing.T) {
 	a, b := hashed(t, "pass word"), hashed(t, "pass word")
-	if a == b || !strings.HasPrefix(a, "$argon2id$v=19$m=19456,t=2,p=1$") {
-		t.Errorf("%s, %s", a, b)
+	if a == b || !strings.HasPrefix(a.Reveal(), "$argon2id$v=19$m=19456,t=2,p=1$") {
+		t.Errorf("%s, %s", a.Reveal(), b.Reveal())
 	}
 	for _, p := range []string{"", "a\x00b", "\xff", strings.Repeat("a", 1025)} {
 		if _, err := HashPassword(p); !errors.Is(err, ErrPassword) {
@@ -147,9 +152,9 @@ func TestProblems(t *testing.T) {
 		"no hash":       {User{Username: "a"}, "local.hash"},
 		"plain text":    {User{Username: "a", PasswordHash: "secret"}, "local.hash"},
 		"bcrypt":        {User{Username: "a", PasswordHash: "$2y$10$abcdefghijklmnopqrstuv"}, "local.hash"},
-		"weak":          {User{Username: "a", PasswordHash: strings.Replace(good, "m=19456,t=2", "m=19456,t=1", 1)}, "local.hash"},
-		"tiny":          {User{Username: "a", PasswordHash: strings.Replace(good, "m=19456,t=2", "m=1024,t=16", 1)}, "local.hash"},
-		"huge":          {User{Username: "a", PasswordHash: strings.Replace(good, "m=19456", "m=99999999", 1)}, "local.hash"},
+		"weak":          {User{Username: "a", PasswordHash: changed(good, "m=19456,t=2", "m=19456,t=1")}, "local.hash"},
+		"tiny":          {User{Username: "a", PasswordHash: changed(good, "m=19456,t=2", "m=1024,t=16")}, "local.hash"},
+		"huge":          {User{Username: "a", PasswordHash: changed(good, "m=19456", "m=99999999")}, "local.hash"},
 		"no name":       {User{PasswordHash: good}, "local.username"},
 		"wrong network": {User{Username: "a", PasswordHash: good, CIDRs: []string{"10.0.0.1"}}, "local.cidr"},
 	} {

@@ -12,6 +12,8 @@ type Config struct {
 	CorpID  string        `yaml:"corp_id"`
 	AgentID string        `yaml:"agent_id"`
 	Secret  redact.String `yaml:"secret"`
+	Proxy   string        `yaml:"proxy"`
+	CAFile  string        `yaml:"ca_file"`
 }
 
 // Problems complains about what could not be served.
