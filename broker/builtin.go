@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -53,6 +54,9 @@ func openStore(ctx context.Context, address string, now func() time.Time, log *s
 	}
 	return nil, fmt.Errorf("store: there is no driver %q", driver)
 }
+
+// storeInUse reports whether an embedded store is held by a running server.
+func storeInUse(err error) bool { return errors.Is(err, sqlite.ErrInUse) }
 
 // HashPassword returns the hash of a local user's password.
 func HashPassword(password string) (string, error) { return local.HashPassword(password) }

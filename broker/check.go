@@ -1,9 +1,15 @@
 package broker
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -48,15 +54,38 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 		return p
 	}
 	out = append(out, run("secret key", true, func(context.Context) (string, error) {
-		_, err := b.sealer()
-		return cfg.SecretKeyFile, err
+		if _, err := os.Stat(cfg.SecretKeyFile); cfg.Dev && opts.SecretKeys == "" && errors.Is(err, os.ErrNotExist) {
+			return "made at the first start", nil
+		}
+		if _, err := b.sealer(); err != nil || opts.SecretKeys != "" {
+			return "GATEHOUSE_SECRET_KEY", err
+		}
+		warning, err := secretMode(cfg.SecretKeyFile)
+		return cmp.Or(warning, cfg.SecretKeyFile), err
 	}))
-	out = append(out, run("store", true, func(ctx context.Context) (string, error) {
-		s, err := openStore(ctx, cfg.Store.Reveal(), b.now, b.log)
-		if err != nil {
-			if strings.Contains(err.Error(), "redis:// for replicas") {
-				return "held by a running server", nil
+	if c := cfg.TLS; c.CertFile != "" {
+		out = append(out, run("tls", true, func(context.Context) (string, error) {
+			pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+			if err != nil {
+				return "", err
 			}
+			if end := pair.Leaf.NotAfter; opts.Now().After(end) {
+				return "", fmt.Errorf("the certificate ended on %s", end.Format(time.DateOnly))
+			}
+			return "until " + pair.Leaf.NotAfter.Format(time.DateOnly), pair.Leaf.VerifyHostname(cfg.IssuerURL().Hostname())
+		}))
+	}
+	out = append(out, run("store", true, func(ctx context.Context) (string, error) {
+		// Opening makes the file, and who checks may be somebody else than who
+		// serves.
+		if file, there := embedded(cfg.Store.Reveal()); !there {
+			return "made at the first start", writableAbove(file)
+		}
+		s, err := openStore(ctx, cfg.Store.Reveal(), b.now, b.log)
+		if storeInUse(err) {
+			return "held by a running server", nil
+		}
+		if err != nil {
 			return "", err
 		}
 		defer s.Close()
@@ -98,4 +127,34 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 		}))
 	}
 	return out
+}
+
+// embedded returns the file of an embedded store, and whether it is there; any
+// other store is.
+func embedded(address string) (file string, there bool) {
+	path, ok := strings.CutPrefix(address, "sqlite:")
+	if !ok {
+		return "", true
+	}
+	path, _, _ = strings.Cut(path, "?")
+	_, err := os.Stat(path)
+	return path, !errors.Is(err, os.ErrNotExist)
+}
+
+// writableAbove reports whether a file could be made: the nearest folder above it
+// that is there takes one.
+func writableAbove(path string) error {
+	dir := filepath.Dir(path)
+	for {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) || dir == filepath.Dir(dir) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	f, err := os.CreateTemp(dir, ".gatehouse-check-*")
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return os.Remove(f.Name())
 }

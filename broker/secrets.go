@@ -35,9 +35,11 @@ func (b *Broker) sealer() (*store.Sealer, error) {
 		case err != nil:
 			return nil, fmt.Errorf("secret key: %w", err)
 		default:
-			if fi, err := os.Stat(b.cfg.SecretKeyFile); err == nil && fi.Mode().Perm()&0o002 != 0 {
-				return nil, fmt.Errorf("%s can be written by everybody; run: chmod 600 %s", b.cfg.SecretKeyFile, b.cfg.SecretKeyFile)
-			} else if err == nil && fi.Mode().Perm()&0o004 != 0 {
+			warning, err := secretMode(b.cfg.SecretKeyFile)
+			if err != nil {
+				return nil, fmt.Errorf("secret key: %w", err)
+			}
+			if warning != "" {
 				b.log.Warn("the secret key can be read by everybody on this machine", "file", b.cfg.SecretKeyFile, "fix", "chmod 600")
 			}
 		}
@@ -48,6 +50,23 @@ func (b *Broker) sealer() (*store.Sealer, error) {
 		return nil, fmt.Errorf("secret key: %w", err)
 	}
 	return store.NewSealer(keys)
+}
+
+// secretMode looks at who may touch the file of a secret: one that everybody can
+// write is refused, one that everybody can read is a warning, unless it is mounted
+// as Docker and Kubernetes mount secrets (docs/security.md ST-1).
+func secretMode(path string) (warning string, err error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case fi.Mode().Perm()&0o002 != 0:
+		return "", fmt.Errorf("%s can be written by everybody; run: chmod 600 %s", path, path)
+	case fi.Mode().Perm()&0o004 != 0 && !mountedSecret(path):
+		return path + " can be read by everybody on this machine; run: chmod 600 " + path, nil
+	}
+	return "", nil
 }
 
 // NewSecretKey returns a line for the secret key file.
@@ -103,7 +122,7 @@ func (b *Broker) adminToken() (string, error) {
 	}
 	tok := strings.TrimSpace(string(raw))
 	if len(tok) < 32 {
-		return "", fmt.Errorf("%s is shorter than 32 characters; remove it and run `gatehouse init`", path)
+		return "", fmt.Errorf("%s is shorter than 32 characters; write some more random ones into it", path)
 	}
 	return tok, nil
 }

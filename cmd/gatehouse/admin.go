@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/remotegpu/gatehouse/broker"
+	"github.com/remotegpu/gatehouse/config"
 )
 
 // admin are the flags of commands that talk to the operator's API.
@@ -28,16 +31,7 @@ type admin struct {
 func (a admin) call(e env, method, path string, body, into any) error {
 	base, tok := a.AdminURL, os.Getenv("GATEHOUSE_TOKEN")
 	if base == "" || tok == "" {
-		addr, data := "127.0.0.1:9091", "data"
-		if v := os.Getenv("GATEHOUSE_DATA"); v != "" {
-			data = v
-		}
-		if cfg, err := e.load(false); err == nil {
-			addr, data = cfg.AdminListen, cfg.DataDir
-		}
-		if v := os.Getenv("GATEHOUSE_ADMIN_LISTEN"); v != "" {
-			addr = v
-		}
+		addr, data := e.private()
 		if base == "" {
 			base = "http://" + reachable(addr)
 		}
@@ -87,6 +81,18 @@ func (a admin) call(e env, method, path string, body, into any) error {
 		return json.Unmarshal(raw, into)
 	}
 	return nil
+}
+
+// private returns the private listener's address and the data folder of the
+// configuration. A mistake elsewhere in it does not matter here, and a demo may
+// have none.
+func (e env) private() (addr, data string) {
+	opts := config.LoadOptions{Types: broker.Types(), Dev: true}
+	cfg, _, _ := config.Load(e.config, opts)
+	if cfg == nil {
+		cfg, _, _ = config.Parse(nil, opts)
+	}
+	return cfg.AdminListen, cfg.DataDir
 }
 
 // reachable makes an address to call of one to listen on.
@@ -158,13 +164,7 @@ type healthcheckCmd struct {
 func (c healthcheckCmd) Run(e env, _ *kong.Kong) error {
 	u := c.URL
 	if u == "" {
-		addr := os.Getenv("GATEHOUSE_ADMIN_LISTEN")
-		if addr == "" {
-			addr = "127.0.0.1:9091"
-			if cfg, err := e.load(false); err == nil {
-				addr = cfg.AdminListen
-			}
-		}
+		addr, _ := e.private()
 		u = "http://" + reachable(addr) + "/readyz"
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, 5*time.Second)

@@ -30,13 +30,10 @@ type checkReport struct {
 func (c checkCmd) Run(e env, _ *kong.Kong) error {
 	cfg, findings, err := config.Load(e.config, config.LoadOptions{Types: broker.Types(), Dev: c.Dev})
 	var fs config.Findings
-	if err != nil && !errors.As(err, &fs) {
-		return err
+	if err != nil && !errors.As(err, &fs) { // nothing could be read
+		findings = config.Findings{{Severity: config.SeverityError, File: e.config, Rule: "file", Text: err.Error()}}
 	}
 	report := checkReport{OK: err == nil, Findings: findings}
-	if report.Findings == nil {
-		report.Findings = config.Findings{}
-	}
 	if err == nil && !c.Offline {
 		report.Probes = broker.Check(e.ctx, cfg, broker.Options{Version: version, Log: broker.NewLogger(e.stderr, config.LogConfig{Level: "error", Format: "text"}), SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY")})
 		for _, p := range report.Probes {

@@ -6,17 +6,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
 	"github.com/remotegpu/gatehouse/broker"
+	"github.com/remotegpu/gatehouse/config"
 )
 
 type initCmd struct {
 	Issuer string `help:"Public URL of the broker; asked for on a terminal." placeholder:"URL"`
-	Admin  string `help:"Name of a local admin to make; the password is asked for." placeholder:"NAME"`
+	Admin  string `help:"Name of a local admin to make; asked for on a terminal. The password is read from the terminal or stdin." placeholder:"NAME"`
 	Data   string `help:"Folder of the secret key, the operator's token and the embedded store." default:"data" env:"GATEHOUSE_DATA"`
 }
 
@@ -29,70 +31,107 @@ func (c initCmd) Run(e env, _ *kong.Kong) error {
 	if _, err := os.Stat(path); err == nil {
 		return fmt.Errorf("%s is there already; edit it, or remove it first", path)
 	}
-	in := bufio.NewReader(e.stdin)
-	interactive := isTerminal(e)
-	if c.Issuer == "" {
-		if !interactive {
-			return errors.New("say the public URL: gatehouse init --issuer https://id.example.com")
-		}
-		fmt.Fprint(e.stderr, "Public URL of the broker (https://id.example.com): ")
-		line, err := in.ReadString('\n')
-		if err != nil {
-			return err
-		}
-		c.Issuer = strings.TrimSpace(line)
-	}
-	c.Issuer = strings.TrimRight(c.Issuer, "/")
-	local, roles := "", "roles: {admin: []}"
-	if c.Admin != "" {
-		password, err := readPassword(e, in, interactive)
-		if err != nil {
-			return err
-		}
-		if err := broker.CheckNewPassword(c.Admin, password); err != nil {
-			return err
-		}
-		hash, err := broker.HashPassword(password)
-		if err != nil {
-			return err
-		}
-		local = fmt.Sprintf("local:\n  users:\n    - username: %q\n      password_hash: %s\n", c.Admin, hash)
-		roles = fmt.Sprintf("roles: {admin: [%q]}", "local:"+c.Admin)
-	} else {
-		local = "# Nobody can sign in yet: add a connector, such as local:, ldap: or github: (docs/connectors).\n# local:\n#   users:\n#     - {username: admin, password_hash: …}   # from: gatehouse hash-password\n"
-	}
-	text := fmt.Sprintf("# Gatehouse, see docs/configuration.md. Check it with: gatehouse check\nissuer: %s\nlisten: 127.0.0.1:8080\nadmin_listen: 127.0.0.1:9091\n# The TLS terminator in front, which says who the client is; or set tls: {cert_file, key_file}.\ntrusted_proxies: [127.0.0.1/32]\nstore: sqlite:%s\nsecret_key_file: %s\n%s\n\n%s",
-		c.Issuer, filepath.Join(c.Data, "gatehouse.db"), filepath.Join(c.Data, "secret.key"), roles, local)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	text, err := c.compose(e)
+	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	// What init writes, serve takes.
+	if _, _, err := config.Parse([]config.Document{{Name: path, YAML: []byte(text)}}, config.LoadOptions{Types: broker.Types()}); err != nil {
 		return err
 	}
-	fmt.Fprintln(e.stdout, "wrote", path)
 	key, err := broker.NewSecretKey()
 	if err != nil {
 		return err
 	}
-	for _, f := range []struct{ name, text string }{{"secret.key", key}, {"admin.token", broker.NewAdminToken()}} {
-		name := filepath.Join(c.Data, f.name)
-		err := broker.WriteSecret(name, f.text)
+	token := filepath.Join(c.Data, "admin.token")
+	for _, f := range []struct{ name, text string }{{filepath.Join(c.Data, "secret.key"), key}, {token, broker.NewAdminToken()}, {path, text}} {
+		err := broker.WriteSecret(f.name, f.text)
 		switch {
-		case errors.Is(err, os.ErrExist):
-			fmt.Fprintln(e.stdout, "kept", name)
+		case errors.Is(err, os.ErrExist) && f.name != path:
+			fmt.Fprintln(e.stdout, "kept", f.name)
 		case err != nil:
 			return err
 		default:
-			fmt.Fprintln(e.stdout, "wrote", name)
+			fmt.Fprintln(e.stdout, "wrote", f.name)
 		}
 	}
 	if c.Admin == "" {
-		fmt.Fprintln(e.stdout, "Nobody is an admin yet: only data/admin.token, on admin_listen. Add a connector, then say who under roles.")
+		fmt.Fprintf(e.stdout, "Nobody is an admin yet, only who holds %s (on admin_listen). Add a connector, then say who under roles.\n", token)
 	} else {
-		fmt.Fprintf(e.stdout, "Admin is the local user %s, and whoever holds %s (on admin_listen).\n", c.Admin, filepath.Join(c.Data, "admin.token"))
+		fmt.Fprintf(e.stdout, "Admin is the local user %s, and whoever holds %s (on admin_listen).\n", c.Admin, token)
 	}
 	fmt.Fprintln(e.stdout, "Next: gatehouse check, then gatehouse serve")
 	return nil
+}
+
+// compose asks for what no flag says and returns the file's text.
+func (c *initCmd) compose(e env) (string, error) {
+	in := bufio.NewReader(e.stdin)
+	interactive := isTerminal(e)
+	ask := func(question string) (string, error) {
+		fmt.Fprint(e.stderr, question)
+		line, err := in.ReadString('\n')
+		if err != nil && line == "" {
+			return "", fmt.Errorf("no answer: %w", err)
+		}
+		return strings.TrimSpace(line), nil
+	}
+	var err error
+	if c.Issuer == "" {
+		if !interactive {
+			return "", errors.New("say the public URL: gatehouse init --issuer https://id.example.com")
+		}
+		if c.Issuer, err = ask("Public URL of the broker (https://id.example.com): "); err != nil {
+			return "", err
+		}
+		if c.Admin == "" {
+			if c.Admin, err = ask("Name of a local admin, such as alice (empty: none): "); err != nil {
+				return "", err
+			}
+		}
+	}
+	roles, local := "roles: {admin: []}", `# Nobody can sign in yet: add a connector, such as local:, ldap: or github: (docs/connectors).
+# local:
+#   users:
+#     - {username: admin, password_hash: …}   # from: gatehouse hash-password
+`
+	if c.Admin != "" {
+		password, err := readPassword(e, in, interactive)
+		if err != nil {
+			return "", err
+		}
+		if err := broker.CheckNewPassword(c.Admin, password); err != nil {
+			return "", err
+		}
+		hash, err := broker.HashPassword(password)
+		if err != nil {
+			return "", err
+		}
+		local = fmt.Sprintf("local:\n  users:\n    - username: %s\n      password_hash: %s\n", quoted(c.Admin), hash)
+		roles = fmt.Sprintf("roles: {admin: [%s]}", quoted("local:"+c.Admin))
+	}
+	return fmt.Sprintf(`# Gatehouse, see docs/configuration.md. Check it with: gatehouse check
+issuer: %s
+listen: 127.0.0.1:8080
+admin_listen: 127.0.0.1:9091
+# The TLS terminator in front, which says who the client is; or set tls: {cert_file, key_file}.
+trusted_proxies: [127.0.0.1/32]
+# Holds the embedded store, the secret key and the operator's token.
+data_dir: %s
+%s
+
+%s`, quoted(strings.TrimRight(c.Issuer, "/")), quoted(c.Data), roles, local), nil
+}
+
+// plainText needs no quotes in YAML, wherever it stands.
+var plainText = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9/._:-]*[A-Za-z0-9]$`)
+
+// quoted writes a string as YAML.
+func quoted(s string) string {
+	if plainText.MatchString(s) && !strings.EqualFold(s, "null") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
 }
 
 func isTerminal(e env) bool {

@@ -8,9 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 
@@ -37,6 +41,11 @@ func (c serveCmd) Run(e env, _ *kong.Kong) error {
 	l, err := b.Listen()
 	if err != nil {
 		return err
+	}
+	if !cfg.Dev {
+		// A hang-up asks many servers to read their configuration again: it must
+		// not end this one. The demo ends with its terminal.
+		signal.Ignore(syscall.SIGHUP)
 	}
 	welcome(e.stdout, cfg, b.Notes)
 	floor := newHeapFloor()
@@ -88,10 +97,23 @@ func welcome(w io.Writer, cfg *config.Config, notes []string) {
      curl -s -X POST %[2]s/deployments --resolve api.localhost:%[3]s:127.0.0.1 -H "Authorization: Bearer $TOKEN" -d '{"image": "myapp:latest"}'
 
   3. The operator's API, on the private listener:
-     curl -s -H "Authorization: Bearer $(cat %[4]s/admin.token)" http://%[5]s/api/v1/users
+     curl -s -H "Authorization: Bearer $(cat %[4]s)" http://%[5]s/api/v1/users
 
 Press Ctrl-C to stop.
-`, cfg.Issuer, api, port, cfg.DataDir, cfg.AdminListen)
+`, cfg.Issuer, api, port, pasted(filepath.Join(cfg.DataDir, "admin.token")), cfg.AdminListen)
+}
+
+// pasted writes a path so that it works in a shell of any folder.
+func pasted(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if strings.ContainsFunc(path, func(r rune) bool {
+		return !strings.ContainsRune("/._-+@", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) {
+		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	}
+	return path
 }
 
 type demoUpstreamCmd struct {

@@ -13,6 +13,9 @@ import (
 	"github.com/remotegpu/gatehouse/broker/store"
 )
 
+// ErrInUse means that another process holds the data folder.
+var ErrInUse = errors.New("another gatehouse uses this data folder")
+
 // lockFile holds the data folder for this process. The lock goes with the
 // process, so a killed one leaves nothing behind.
 func lockFile(path string) (*os.File, error) {
@@ -23,7 +26,7 @@ func lockFile(path string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("sqlite: another gatehouse uses this data folder (%s is locked); stop it first, or use store: redis://… for several replicas", path)
+			return nil, fmt.Errorf("sqlite: %s is locked: %w; stop it first, or use store: redis://… for several replicas", path, ErrInUse)
 		}
 		return nil, fmt.Errorf("sqlite: lock %s: %w", path, err)
 	}
