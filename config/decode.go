@@ -108,7 +108,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, p place) {
 		return
 	}
 	key := p
-	p.tok = n.GetToken()
+	p.tok = start(n)
 	d.at[path] = p
 	if _, null := n.(*ast.NullNode); null {
 		// Absent and empty are not the same: an allow, a secret or a list of
@@ -230,7 +230,7 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, path string, p place) {
 }
 
 // structure decodes a mapping into a struct. other are keys that somebody else
-// decodes from the same mapping.
+// decodes from the same mapping; any but these is unknown.
 func (d *decoder) structure(n ast.Node, v reflect.Value, path string, p place, other []string) {
 	ps, ok := d.merged(n, p)
 	if !ok {
@@ -271,6 +271,9 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string, p place, o
 		if slices.Contains(other, key) {
 			continue
 		}
+		if slices.Contains(other, anyKey) {
+			continue
+		}
 		known := append(names(fs), other...)
 		fix := "one of " + strings.Join(known, ", ")
 		if near := nearest(key, known); near != "" {
@@ -286,8 +289,8 @@ func (d *decoder) field(kv *ast.MappingValueNode, f field, v reflect.Value, path
 	fp := joinPath(path, v.Type().FieldByIndex(f.index).Name)
 	if f.one {
 		if n, ok := d.plain(kv.Value, p); ok {
-			d.at[fp] = place{p.file, n.GetToken()}
-			d.slice(n, fv, fp, place{p.file, n.GetToken()}, true)
+			d.at[fp] = place{p.file, start(n)}
+			d.slice(n, fv, fp, place{p.file, start(n)}, true)
 		}
 	} else {
 		d.value(kv.Value, fv, fp, p)
@@ -299,6 +302,9 @@ func (d *decoder) field(kv *ast.MappingValueNode, f field, v reflect.Value, path
 		*d.findings = append(*d.findings, note(p, "later", keyOf(kv)+": accepted, not served by this version."))
 	}
 }
+
+// anyKey among other keys means that somebody else has looked for unknown ones.
+const anyKey = "*"
 
 func joinPath(a, b string) string {
 	if a == "" {

@@ -2,8 +2,9 @@ package config
 
 import (
 	"fmt"
+	"strings"
+	"unicode/utf8"
 
-	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/token"
 )
 
@@ -26,14 +27,13 @@ type tooMuch struct {
 func (e *tooMuch) Error() string { return e.text }
 
 // guard refuses what would be too much for the parser.
-func guard(raw []byte) error {
+func guard(tokens token.Tokens) error {
 	var (
 		flow, run, perLine, line int
 		keys                     = map[int]int{} // by column; in flow style, by minus the level
 		last                     token.Type
 		column                   int // of the last token that can be a key
 	)
-	tokens := lexer.Tokenize(string(raw))
 	if len(tokens) > maxTokens {
 		return &tooMuch{tokens[maxTokens].Position, fmt.Sprintf("the file has more than %d words and signs", maxTokens)}
 	}
@@ -78,6 +78,61 @@ func guard(raw []byte) error {
 		last = t.Type
 	}
 	return nil
+}
+
+// mend puts together plain scalars with a colon inside, such as deployments:write,
+// that the lexer cuts at the first colon where they stand between { and } (YAML 1.2
+// section 7.3.3: a colon ends a plain scalar only before a space).
+func mend(tokens token.Tokens) token.Tokens {
+	var out token.Tokens
+	for i := 0; i < len(tokens); i++ {
+		t := tokens[i]
+		if i+2 >= len(tokens) || !plainScalar(t) || tokens[i+1].Type != token.MappingValueType || !plainScalar(tokens[i+2]) ||
+			!beside(t, tokens[i+1], utf8.RuneCountInString(t.Value)) || !beside(tokens[i+1], tokens[i+2], 1) {
+			out.Add(t)
+			continue
+		}
+		rest := tokens[i+2].Value
+		cut, tail := strings.Index(rest, ": "), ""
+		switch {
+		case cut >= 0:
+			tail = strings.TrimSpace(rest[cut+1:])
+		case strings.HasSuffix(rest, ":"):
+			cut = len(rest) - 1
+		default:
+			cut = len(rest)
+		}
+		key := t.Value + ":" + rest[:cut]
+		at := func(columns int) *token.Position {
+			p := *t.Position
+			p.Column += columns
+			p.Offset += columns
+			return &p
+		}
+		width := utf8.RuneCountInString(key)
+		out.Add(token.New(key, key, at(0)))
+		if cut < len(rest) {
+			out.Add(token.MappingValue(at(width)))
+		}
+		if tail != "" {
+			out.Add(token.New(tail, tail, at(width+2)))
+		}
+		i += 2
+	}
+	return out
+}
+
+func plainScalar(t *token.Token) bool {
+	switch t.Type {
+	case token.StringType, token.IntegerType, token.FloatType, token.BoolType, token.NullType:
+		return true
+	}
+	return false
+}
+
+// beside reports whether b begins where a, of that many columns, ends.
+func beside(a, b *token.Token, columns int) bool {
+	return a.Position.Line == b.Position.Line && a.Position.Column+columns == b.Position.Column
 }
 
 // forget drops the counts of mappings that stand further right than column: they

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/goccy/go-yaml/lexer"
 )
 
 // A small file cannot keep the parser busy or use up its stack: what would is
@@ -60,7 +62,35 @@ func TestGuardPassesLargeFiles(t *testing.T) {
 	for i := range maxKeys / 2 {
 		fmt.Fprintf(&b, "k%d: {a: [[1, 2], [3]]}\n", i)
 	}
-	if err := guard([]byte(b.String())); err != nil {
+	if err := guard(lexer.Tokenize(b.String())); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A key may hold a colon, in flow style too.
+func TestColonsInKeys(t *testing.T) {
+	for doc, want := range map[string]string{
+		"{a:b: {c: d}}":                     "{a:b: {c: d}}",
+		"{x: y, a:b: 12, c: d}":             "{x: y, a:b: 12, c: d}",
+		"{a:b:c: d}":                        "{a:b:c: d}",
+		"{a:b: \"q\", u: http://h:1/x}":     "{a:b: \"q\", u: http://h:1/x}",
+		"{启:动: {zh-CN: 启动}}":                "{启:动: {zh-CN: 启动}}",
+		"a:b: {c:d: [e:f, g]}":              "a:b: {c:d: [e:f, g]}",
+		"{\"a:b\": c}":                      "{\"a:b\": c}",
+		"{a: b:c}":                          "{a: b:c}",
+		"{a: [local:admin, 127.0.0.1:80]}":  "{a: [local:admin, 127.0.0.1:80]}",
+		"{a:b, c: d}":                       "{a:b:, c: d}",
+		"{one: {a:b: c: d}, two: {e:f: g}}": "",
+	} {
+		f, err := safeParse([]byte(doc))
+		if err != nil {
+			if want != "" {
+				t.Errorf("%s: %v", doc, err)
+			}
+			continue
+		}
+		if got := strings.TrimSpace(f.String()); want != "" && got != want {
+			t.Errorf("%s is read as %s", doc, got)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/remotegpu/gatehouse/broker/problem"
@@ -90,10 +91,16 @@ func Parse(docs []Document, opts LoadOptions) (*Config, Findings, error) {
 			s.dec.find(s.place, "yaml.unknown_key", fmt.Sprintf("The key %q is unknown.", key), fix)
 		}
 	}
+	if slices.ContainsFunc(findings, func(f Finding) bool { return f.Rule == "yaml.syntax" }) {
+		return c, findings, findings.Err() // what is missing may stand in what could not be read
+	}
 	c.connectors(opts.Types, shortcuts, list, at)
 	c.defaults(opts, at)
 	complain := func(prefix string, ps []problem.Problem) {
-		for _, p := range problem.Under(prefix, ps) {
+		if prefix != "" {
+			ps = problem.Under(prefix, ps)
+		}
+		for _, p := range ps {
 			findings = append(findings, locate(p, at, mainFile(docs)))
 		}
 	}
@@ -149,14 +156,14 @@ func topLevel(doc Document, opts LoadOptions, findings *Findings) []section {
 			continue
 		}
 		if used {
-			d.find(place{doc.Name, body.Body.GetToken()}, "yaml.documents", "A file holds one document.", "remove the --- line, or make two files")
+			d.find(place{doc.Name, start(body.Body)}, "yaml.documents", "A file holds one document.", "remove the --- line, or make two files")
 			break
 		}
 		used = true
 		ast.Walk(anchors{d, doc.Name}, body.Body)
-		ps, ok := d.merged(body.Body, place{doc.Name, body.Body.GetToken()})
+		ps, ok := d.merged(body.Body, place{doc.Name, start(body.Body)})
 		if !ok {
-			d.find(place{doc.Name, body.Body.GetToken()}, "yaml.mapping", "A configuration is a mapping of keys.", "issuer: https://id.example.com")
+			d.find(place{doc.Name, start(body.Body)}, "yaml.mapping", "A configuration is a mapping of keys.", "issuer: https://id.example.com")
 			break
 		}
 		seen := map[string]bool{}
@@ -181,10 +188,11 @@ func safeParse(raw []byte) (f *ast.File, err error) {
 			f, err = nil, fmt.Errorf("this is not YAML that can be read (%v)", v)
 		}
 	}()
-	if err := guard(raw); err != nil {
+	tokens := lexer.Tokenize(string(raw))
+	if err := guard(tokens); err != nil {
 		return nil, err
 	}
-	return parser.ParseBytes(raw, 0)
+	return parser.Parse(mend(tokens), 0)
 }
 
 type anchors struct {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 )
 
 // plainTags say of a value what it is anyway.
@@ -44,6 +45,18 @@ func pairs(n ast.Node) ([]*ast.MappingValueNode, bool) {
 		return []*ast.MappingValueNode{x}, true
 	}
 	return nil, false
+}
+
+// start returns the first token of a node. A block mapping's own is the colon of its
+// first pair.
+func start(n ast.Node) *token.Token {
+	if m, ok := n.(*ast.MappingNode); ok && m.IsFlowStyle {
+		return n.GetToken()
+	}
+	if ps, ok := pairs(n); ok && len(ps) > 0 {
+		return ps[0].Key.GetToken()
+	}
+	return n.GetToken()
 }
 
 // merged returns the pairs of a mapping with those of its merge keys (<<): what

@@ -14,9 +14,10 @@ import (
 // tidy puts findings in the order of the files and drops a complaint that a
 // decoder and an owner both made of one place.
 func tidy(fs Findings, docs []Document) Findings {
-	out := Findings{}
+	out, seen := Findings{}, map[Finding]bool{}
 	for _, f := range fs {
-		if !slices.Contains(out, f) {
+		if !seen[f] {
+			seen[f] = true
 			out = append(out, f)
 		}
 	}

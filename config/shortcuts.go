@@ -52,7 +52,7 @@ func (c *Config) connectors(types []connectors.Type, shortcuts map[string]sectio
 		if !ok {
 			continue
 		}
-		p := place{list.place.file, n.GetToken()}
+		p := place{list.place.file, start(n)}
 		ps, ok := list.dec.merged(n, p)
 		if !ok {
 			list.dec.find(p, "yaml.mapping", "A connector is a mapping of keys.", "{id: acme, type: ldap, …}")
@@ -92,10 +92,9 @@ func (c *Config) add(t connectors.Type, k Connector, n ast.Node, dec *decoder, p
 	at[path+".ID"] = p
 	k.Settings = t.NewConfig()
 	k.Served = t.Served()
-	frame := reflect.TypeFor[Connector]()
 	own := reflect.TypeOf(k.Settings).Elem()
-	frameKeys, ownKeys := names(fieldsOf(frame)), names(fieldsOf(own))
-	// Each decoder is told the other's keys; x_file keys of the type's secrets
+	ownKeys := names(fieldsOf(own))
+	// The first of two is told the other's keys; x_file keys of the type's secrets
 	// are the type's.
 	for name, f := range fieldsOf(own) {
 		if f.typ == secretType {
@@ -103,16 +102,7 @@ func (c *Config) add(t connectors.Type, k Connector, n ast.Node, dec *decoder, p
 		}
 	}
 	dec.structure(n, reflect.ValueOf(&k).Elem(), path, p, ownKeys)
-	before := len(*dec.findings)
-	dec.structure(n, reflect.ValueOf(k.Settings).Elem(), path, p, frameKeys)
-	// A key that neither knows was found twice: keep the first.
-	kept := (*dec.findings)[:before]
-	for _, f := range (*dec.findings)[before:] {
-		if f.Rule != "yaml.unknown_key" && f.Rule != "yaml.duplicate" && f.Rule != "yaml.mapping" {
-			kept = append(kept, f)
-		}
-	}
-	*dec.findings = kept
+	dec.structure(n, reflect.ValueOf(k.Settings).Elem(), path, p, []string{anyKey})
 	if k.Name == "" {
 		k.Name = displayNames[t.Name]
 		if k.ID != t.Name && k.ID != "" {
