@@ -48,9 +48,17 @@ func openStore(ctx context.Context, address string, now func() time.Time, log *s
 	switch driver {
 	case "sqlite":
 		path, query, _ := strings.Cut(rest, "?")
-		return sqlite.Open(ctx, sqlite.Config{Path: path, Durability: strings.TrimPrefix(query, "durability="), Now: now, Log: log})
+		s, err := sqlite.Open(ctx, sqlite.Config{Path: path, Durability: strings.TrimPrefix(query, "durability="), Now: now, Log: log})
+		if err != nil {
+			return nil, err // and not a Store that holds a nil driver
+		}
+		return s, nil
 	case "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
-		return redis.Open(ctx, redis.Config{URL: redact.String(address), Now: now, Log: log})
+		s, err := redis.Open(ctx, redis.Config{URL: redact.String(address), Now: now, Log: log})
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 	return nil, fmt.Errorf("store: there is no driver %q", driver)
 }

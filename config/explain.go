@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Finding is one complaint with its place in a file.
@@ -38,7 +39,13 @@ func (f Finding) String() string {
 		b.WriteString(" Fix: ")
 		b.WriteString(f.Fix)
 	}
-	return b.String()
+	// What a file holds must not steer the reader's terminal.
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return ' '
+		}
+		return r
+	}, b.String())
 }
 
 // Findings is an error when one of them is.
