@@ -2,6 +2,8 @@ module github.com/remotegpu/gatehouse
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	cel.dev/cel-go v0.33.2
 	github.com/alecthomas/kong v1.17.0
