@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -32,26 +33,32 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "../../test/scripts",
 		Setup: func(e *testscript.Env) error {
-			for _, name := range []string{"PORT", "APORT"} {
+			for _, name := range []string{"PORT", "APORT", "UPORT"} {
 				port, err := freePort()
 				if err != nil {
 					return err
 				}
 				e.Setenv(name, port)
 			}
+			compose, err := filepath.Abs("../../docker-compose.yml")
+			if err != nil {
+				return err
+			}
+			e.Setenv("COMPOSE", compose)
 			e.Setenv("GATEHOUSE_LISTEN", "127.0.0.1:"+e.Getenv("PORT"))
 			e.Setenv("GATEHOUSE_ADMIN_LISTEN", "127.0.0.1:"+e.Getenv("APORT"))
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"address": address,
-			"exits":   exits,
-			"fetch":   fetch,
-			"mode":    mode,
-			"paste":   paste,
-			"ready":   ready,
-			"setenv":  setenv,
-			"signin":  signIn,
+			"address":  address,
+			"composed": composed,
+			"exits":    exits,
+			"fetch":    fetch,
+			"mode":     mode,
+			"paste":    paste,
+			"ready":    ready,
+			"setenv":   setenv,
+			"signin":   signIn,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

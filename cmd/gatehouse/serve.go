@@ -82,6 +82,10 @@ func welcome(w io.Writer, cfg *config.Config, notes []string) {
 	}
 	port := cfg.IssuerURL().Port()
 	api := "http://api.localhost:" + port
+	operator := fmt.Sprintf(`curl -s -H "Authorization: Bearer $(cat %s)" http://%s/api/v1/users`, pasted(filepath.Join(cfg.DataDir, "admin.token")), cfg.AdminListen)
+	if os.Getenv("GATEHOUSE_DEV_CONTAINER") == "1" { // the listener and the token are inside
+		operator = "docker compose exec gatehouse /gatehouse user list"
+	}
 	fmt.Fprintf(w, `  Sign in        %[1]s/            demo / demo, or admin / admin
   Demo API       %[2]s/echo
   Demo console   http://demo.console.localhost:%[3]s/
@@ -97,10 +101,10 @@ func welcome(w io.Writer, cfg *config.Config, notes []string) {
      curl -s -X POST %[2]s/deployments --resolve api.localhost:%[3]s:127.0.0.1 -H "Authorization: Bearer $TOKEN" -d '{"image": "myapp:latest"}'
 
   3. The operator's API, on the private listener:
-     curl -s -H "Authorization: Bearer $(cat %[4]s)" http://%[5]s/api/v1/users
+     %[4]s
 
 Press Ctrl-C to stop.
-`, cfg.Issuer, api, port, pasted(filepath.Join(cfg.DataDir, "admin.token")), cfg.AdminListen)
+`, cfg.Issuer, api, port, operator)
 }
 
 // pasted writes a path so that it works in a shell of any folder.
