@@ -54,7 +54,7 @@ func TestSectionsFitTogether(t *testing.T) {
 		{"one role for all on cos", "cos: " + bucket + "storage_credentials: [{name: a, provider: cos, role_arn: r, prefix: \"{user.id}/\"}]", "error", "storage_credentials.role", "role alone", 6},
 		{"signup without domains", "connectors: [{id: l, type: local, signup: domains}]", "error", "connector.signup", "needs domains", 5},
 		{"public upstream", "github: {client_id: a, client_secret: b}", "warning", "connector.public", "everybody with an account", 5},
-		{"email role", "roles: {admin: ['email:a@example.com']}", "warning", "roles.email", "no effect yet", 5},
+		{"email role", "roles: {admin: ['email:a@example.com']}", "warning", "roles.email_domain", `No connector has the domain "example.com"`, 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, fs, err := parse(head + c.yaml + "\n")
