@@ -58,10 +58,10 @@ func TestClientProblems(t *testing.T) {
 		"client_uri with user":            {good, func(c *Client) { c.ClientURI = "https://u@a.example" }, "client.uri", "ClientURI"},
 		"logo_uri a path":                 {good, func(c *Client) { c.LogoURI = "/logo.png" }, "client.uri", "LogoURI"},
 		"backchannel with a fragment":     {good, func(c *Client) { c.BackchannelLogoutURI = "https://a.example/#x" }, "client.uri", "BackchannelLogoutURI"},
-		"a claim of ours":                 {good, func(c *Client) { c.Claims = map[string]string{"sub": "user.id"} }, "client.claims", "Claims"},
-		"a claim in our name space":       {good, func(c *Client) { c.Claims = map[string]string{"gatehouse:kind": `"x"`} }, "client.claims", "Claims"},
-		"a claim that does not compile":   {good, func(c *Client) { c.Claims = map[string]string{"x": "user."} }, "client.claims", "Claims"},
-		"a claim about what is not there": {good, func(c *Client) { c.Claims = map[string]string{"x": "lease.id"} }, "client.claims", "Claims"},
+		"a claim of ours":                 {good, func(c *Client) { c.Claims = map[string]string{"sub": "user.id"} }, "client.claims", "Claims.sub"},
+		"a claim in our name space":       {good, func(c *Client) { c.Claims = map[string]string{"gatehouse:kind": `"x"`} }, "client.claims", "Claims.gatehouse:kind"},
+		"a claim that does not compile":   {good, func(c *Client) { c.Claims = map[string]string{"x": "user."} }, "client.claims", "Claims.x"},
+		"a claim about what is not there": {good, func(c *Client) { c.Claims = map[string]string{"x": "lease.id"} }, "client.claims", "Claims.x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := c.base()
