@@ -317,7 +317,7 @@ func (b *Broker) openConnectors() ([]signin.Method, error) {
 // env is what a connector gets from us.
 func (b *Broker) env(id string) connectors.Env {
 	return connectors.Env{ID: id, Log: b.log.With("connector", id), Now: b.now, HTTP: func(proxy, caFile string, trusted ...string) (*http.Client, error) {
-		fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, UserAgent: "Gatehouse/" + b.opts.Version}
+		fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, UserAgent: "Gatehouse/" + b.opts.Version}
 		for _, s := range b.cfg.Outgoing.AllowPrivate {
 			if p, err := config.ParsePrefix(s); err == nil {
 				fc.AllowPrivate = append(fc.AllowPrivate, p)

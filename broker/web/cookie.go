@@ -1,7 +1,9 @@
 package web
 
 import (
+	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -33,28 +35,56 @@ func (e *Edge) SetCookie(w http.ResponseWriter, name, value string, maxAge time.
 func (e *Edge) Cookie(r *http.Request, name string) (string, bool) {
 	want := e.CookieName(name)
 	value, n := "", 0
-	for _, line := range r.Header["Cookie"] {
-		for line != "" {
-			var part string
-			part, line, _ = strings.Cut(line, ";")
-			k, v, ok := strings.Cut(strings.TrimSpace(part), "=")
-			if ok && k == want {
-				value, n = strings.Trim(v, `"`), n+1
-			}
+	for k, v := range cookies(r) {
+		if k == want {
+			value, n = v, n+1
 		}
 	}
-	return value, n == 1 && value != ""
+	if n != 1 {
+		return "", false
+	}
+	return value, value != ""
+}
+
+// CookieSent reports whether the request carries the name at all, be it empty,
+// malformed or there twice: what Cookie does not take can then be cleared.
+func (e *Edge) CookieSent(r *http.Request, name string) bool {
+	want := e.CookieName(name)
+	for k := range cookies(r) {
+		if k == want {
+			return true
+		}
+	}
+	return false
 }
 
 // CookieNames returns the names of a request's cookies that begin with prefix,
-// without it.
+// without it and each once.
 func (e *Edge) CookieNames(r *http.Request, prefix string) []string {
 	prefix = e.CookieName(prefix)
 	var out []string
-	for _, c := range r.Cookies() {
-		if rest, ok := strings.CutPrefix(c.Name, prefix); ok {
+	for k := range cookies(r) {
+		if rest, ok := strings.CutPrefix(k, prefix); ok && !slices.Contains(out, rest) {
 			out = append(out, rest)
 		}
 	}
 	return out
+}
+
+// cookies is the one parser of Cookie headers (G2): names and values as they
+// were sent, duplicates included. net/http's would leave out what it dislikes,
+// and a cookie that one reader sees and another does not is how they are tossed.
+func cookies(r *http.Request) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		for _, line := range r.Header["Cookie"] {
+			for line != "" {
+				var part string
+				part, line, _ = strings.Cut(line, ";")
+				name, value, ok := strings.Cut(part, "=")
+				if ok && !yield(strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`)) {
+					return
+				}
+			}
+		}
+	}
 }

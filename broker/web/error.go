@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"time"
+	"unicode"
 
 	"github.com/remotegpu/gatehouse/broker/store"
 )
@@ -90,6 +91,7 @@ func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
 	e.cfg.Log.LogAttrs(r.Context(), level, "request failed", slog.String("request_id", q.ID), slog.String("ref", q.Ref()),
 		slog.Int("status", we.Status), slog.String("code", we.Code), slog.String("path", quote(r.URL.Path)), slog.String("err", quote(we.Error())))
 	h := w.Header()
+	e.base(h, q)
 	maps.Copy(h, we.Header)
 	h.Set("Cache-Control", "no-store")
 	if we.JSON != nil {
@@ -130,8 +132,8 @@ func machineWord(status int) string {
 	return "invalid_request"
 }
 
-// quote bounds and escapes what a stranger wrote before it reaches a log (G8);
-// slog escapes control characters, this cuts and drops what reorders text.
+// quote bounds and escapes what a stranger wrote before it reaches a log (G8):
+// control characters, and those that reorder text or end a line in some viewers.
 func quote(s string) string {
 	const most = 256
 	out := make([]rune, 0, min(len(s), most))
@@ -139,7 +141,7 @@ func quote(s string) string {
 		if len(out) == most {
 			break
 		}
-		if reorders(c) || c < 0x20 {
+		if reorders(c) || unicode.IsControl(c) || unicode.In(c, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
 			c = '\uFFFD'
 		}
 		out = append(out, c)

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -20,13 +19,17 @@ import (
 
 // FetchConfig says how far an outgoing client may reach (docs/security.md G6).
 type FetchConfig struct {
-	// AllowPrivate are networks that may be reached although they are not public.
+	// AllowPrivate are networks that may be reached although they are not
+	// public, and over http.
 	AllowPrivate []netip.Prefix
 	// AllowHosts are hosts that the operator wrote into the configuration: they
 	// may be private, and be spoken to over http where the URL says so.
 	AllowHosts []string
-	// Proxy, when set, carries every request.
+	// Proxy, when set, carries every request to AllowHosts. It resolves names
+	// itself, so other URLs go past it, where the address can be checked...
 	Proxy *url.URL
+	// ProxyUntrusted ...unless this says that the proxy checks them.
+	ProxyUntrusted bool
 	// CAFile adds certificate authorities to the system's.
 	CAFile    string
 	Timeout   time.Duration // whole exchange; default 10 s
@@ -68,67 +71,88 @@ func NewClient(cfg FetchConfig) (*http.Client, error) {
 		}
 		tc.RootCAs = pool
 	}
-	trusted := map[string]bool{}
+	f := &fetcher{cfg: cfg, known: map[string]bool{}}
 	for _, h := range cfg.AllowHosts {
-		trusted[strings.ToLower(h)] = true
+		f.known[strings.ToLower(h)] = true
 	}
-	free := &net.Dialer{Timeout: 5 * time.Second}
-	guarded := &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return fmt.Errorf("%s: %w", address, ErrForbiddenAddress)
-		}
-		ip := ap.Addr().Unmap().WithZone("")
-		if Public(ip) || slices.ContainsFunc(cfg.AllowPrivate, func(p netip.Prefix) bool { return p.Contains(ip) }) {
-			return nil
-		}
-		return fmt.Errorf("%s: %w", ip, ErrForbiddenAddress)
-	}}
-	tr := &http.Transport{
-		TLSClientConfig: tc, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: cfg.Timeout,
-		MaxResponseHeaderBytes: 64 << 10, MaxIdleConns: 128, MaxIdleConnsPerHost: 32, IdleConnTimeout: 60 * time.Second, ForceAttemptHTTP2: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			host, _, err := net.SplitHostPort(addr)
-			if err != nil {
-				return nil, err
-			}
-			if trusted[strings.ToLower(host)] || cfg.Proxy != nil && strings.EqualFold(host, cfg.Proxy.Hostname()) {
-				return free.DialContext(ctx, network, addr)
-			}
-			return guarded.DialContext(ctx, network, addr)
-		},
+	listed := func(ip netip.Addr) bool {
+		return slices.ContainsFunc(cfg.AllowPrivate, func(p netip.Prefix) bool { return p.Contains(ip) })
 	}
+	f.free = transport(cfg, tc, nil)
+	f.guarded = transport(cfg, tc, func(ip netip.Addr) bool { return Public(ip) || listed(ip) })
+	f.clear = transport(cfg, tc, listed)
 	if cfg.Proxy != nil {
-		tr.Proxy = http.ProxyURL(cfg.Proxy)
+		f.free.Proxy = http.ProxyURL(cfg.Proxy)
 	}
 	return &http.Client{
 		Timeout:       cfg.Timeout,
-		Transport:     &fetcher{next: tr, cfg: cfg, trusted: trusted},
+		Transport:     f,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
 }
 
-type fetcher struct {
-	next    http.RoundTripper
-	cfg     FetchConfig
-	trusted map[string]bool
+// transport makes a transport that connects only where may allows; nil allows
+// all. The address is looked at after the name was resolved, so that a name
+// cannot lead elsewhere the second time.
+func transport(cfg FetchConfig, tc *tls.Config, may func(netip.Addr) bool) *http.Transport {
+	d := &net.Dialer{Timeout: 5 * time.Second}
+	if may != nil {
+		d.Control = func(_, address string, _ syscall.RawConn) error {
+			ap, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return fmt.Errorf("%s: %w", address, ErrForbiddenAddress)
+			}
+			if ip := ap.Addr().Unmap().WithZone(""); !may(ip) {
+				return fmt.Errorf("%s: %w", ip, ErrForbiddenAddress)
+			}
+			return nil
+		}
+	}
+	return &http.Transport{
+		TLSClientConfig: tc.Clone(), TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: cfg.Timeout,
+		MaxResponseHeaderBytes: 64 << 10, MaxIdleConns: 128, MaxIdleConnsPerHost: 32, IdleConnTimeout: 60 * time.Second, ForceAttemptHTTP2: true,
+		DialContext: d.DialContext,
+	}
 }
 
-// RoundTrip refuses plain http to hosts that nobody listed, and bounds the body.
-func (f *fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
-	known := f.trusted[strings.ToLower(r.URL.Hostname())]
-	if r.URL.Scheme != "https" && !known {
-		return nil, fmt.Errorf("%s://%s: only https is called, http only to hosts in the configuration", r.URL.Scheme, r.URL.Host)
+// fetcher chooses how a request may connect.
+type fetcher struct {
+	cfg     FetchConfig
+	known   map[string]bool // hosts in the configuration
+	free    *http.Transport // to them, by the proxy if there is one
+	guarded *http.Transport // to public addresses and listed networks
+	clear   *http.Transport // http, to listed networks alone
+}
+
+// route returns the transport that a URL may use.
+func (f *fetcher) route(u *url.URL) (*http.Transport, error) {
+	known := f.known[strings.ToLower(u.Hostname())]
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("%s: only https is called", u.Scheme)
+	case known:
+		return f.free, nil
+	case u.Scheme == "http" && len(f.cfg.AllowPrivate) > 0:
+		return f.clear, nil
+	case u.Scheme == "http":
+		return nil, fmt.Errorf("http://%s: only https is called, http only to hosts in the configuration: %w", u.Host, ErrForbiddenAddress)
+	case f.cfg.Proxy != nil && f.cfg.ProxyUntrusted:
+		return f.free, nil
 	}
-	if f.cfg.Proxy != nil && !known {
-		// The proxy resolves the name: we could not check where it leads.
-		return nil, fmt.Errorf("%s: %w (and a proxy is set, which would resolve it)", r.URL.Host, ErrForbiddenAddress)
+	return f.guarded, nil
+}
+
+// RoundTrip sends the request where it may go, and bounds the answer's body.
+func (f *fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
+	t, err := f.route(r.URL)
+	if err != nil {
+		return nil, err
 	}
 	if r.Header.Get("User-Agent") == "" {
 		r = r.Clone(r.Context())
 		r.Header.Set("User-Agent", f.cfg.UserAgent)
 	}
-	resp, err := f.next.RoundTrip(r)
+	resp, err := t.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +162,7 @@ func (f *fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // CloseIdleConnections lets http.Client pass the call on.
 func (f *fetcher) CloseIdleConnections() {
-	if t, ok := f.next.(*http.Transport); ok {
+	for _, t := range []*http.Transport{f.free, f.guarded, f.clear} {
 		t.CloseIdleConnections()
 	}
 }
@@ -159,21 +183,25 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// notPublic are special-purpose networks (IANA's registries) that net/netip
+// counts as global unicast. IPv6 outside 2000::/3 needs no entry.
 var notPublic = func() []netip.Prefix {
 	var ps []netip.Prefix
 	for _, s := range []string{
-		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
-		"64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "fec0::/10",
+		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+		"2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",
 	} {
 		ps = append(ps, netip.MustParsePrefix(s))
 	}
 	return ps
 }()
 
-// Public reports whether an address is one that everybody can reach.
+// Public reports whether an address is one that everybody can reach. Of IPv6
+// that is what is given out to networks, 2000::/3, so that no form that carries
+// an IPv4 address (mapped, compatible, translated, NAT64) hides a private one.
 func Public(ip netip.Addr) bool {
 	ip = ip.Unmap()
-	if !ip.IsValid() || !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.Is6() && ip.As16()[0]&0xe0 != 0x20 {
 		return false
 	}
 	return !slices.ContainsFunc(notPublic, func(p netip.Prefix) bool { return p.Contains(ip) })

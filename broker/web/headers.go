@@ -10,13 +10,17 @@ const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-sr
 // for the copy buttons, and passkeys.
 const permissions = "clipboard-write=(self), publickey-credentials-get=(self), camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()"
 
-// setBaseHeaders sets what every answer of our own carries.
-func setBaseHeaders(h http.Header, https bool) {
+// base sets what every answer of our own carries.
+func (e *Edge) base(h http.Header, q *Request) {
+	if q.ID != "" {
+		h.Set("X-Request-Id", q.ID) // where people look for it; an upstream's own stays on what it answers
+	}
 	h.Set("X-Content-Type-Options", "nosniff")
 	// Not no-referrer: that makes our own forms send "Origin: null" (ISS-9).
 	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Permissions-Policy", permissions)
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-	if https {
+	if e.secure {
 		h.Set("Strict-Transport-Security", "max-age=31536000")
 	}
 }

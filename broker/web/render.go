@@ -70,7 +70,7 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 		return fmt.Errorf("page %s: %w", name, err)
 	}
 	h := w.Header()
-	setBaseHeaders(h, e.secure)
+	e.base(h, q)
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Language", q.Locale)
 	h.Set("Cache-Control", "no-store")

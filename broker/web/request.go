@@ -77,8 +77,7 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 			if v == http.ErrAbortHandler {
 				panic(v)
 			}
-			e.cfg.Log.Error("panic", "request_id", q.ID, "value", fmt.Sprint(v), "stack", string(debug.Stack()))
-			setBaseHeaders(w.Header(), e.secure)
+			e.cfg.Log.Error("panic", "request_id", q.ID, "value", quote(fmt.Sprint(v)), "stack", string(debug.Stack()))
 			e.RenderError(w, r, Fail(http.StatusInternalServerError, "internal", "error.internal", fmt.Errorf("panic: %v", v)))
 		}()
 		switch r.Method {
@@ -178,9 +177,14 @@ func (e *Edge) client(r *http.Request) (netip.Addr, bool) {
 	}
 	ip := peer
 	for _, hop := range slices.Backward(hops) {
-		next, err := netip.ParseAddr(strings.TrimSpace(hop))
+		hop = strings.TrimSpace(hop)
+		next, err := netip.ParseAddr(hop)
 		if err != nil {
-			break // whoever wrote that is not to be believed further
+			ap, err := netip.ParseAddrPort(hop) // as some load balancers write it
+			if err != nil {
+				break // whoever wrote that is not to be believed further
+			}
+			next = ap.Addr()
 		}
 		ip = next.Unmap().WithZone("")
 		if !e.trusts(ip) {

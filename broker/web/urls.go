@@ -28,10 +28,7 @@ func SafeReturn(raw string, hosts func(host string) bool, issuer *url.URL) (stri
 		return "", false
 	}
 	if u.Scheme == "" && u.Host == "" {
-		if !strings.HasPrefix(raw, "/") || strings.HasPrefix(raw, "//") {
-			return "", false
-		}
-		return raw, true
+		return raw, OwnPath(raw)
 	}
 	if u.Scheme != "https" && u.Scheme != issuer.Scheme {
 		return "", false
@@ -44,6 +41,21 @@ func SafeReturn(raw string, hosts func(host string) bool, issuer *url.URL) (stri
 		return "", false
 	}
 	return u.String(), true
+}
+
+// OwnPath reports whether s is a path of ours, with its query, in the eyes of
+// every browser: they take "//host", "/\host" and what is left of either when
+// tabs and line ends are dropped for another host (docs/security.md SE-5).
+func OwnPath(s string) bool {
+	if !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || strings.HasPrefix(s, "/\\") {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; c <= 0x20 || c == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // ValidEmail takes an address apart by a small grammar of our own: one @, a

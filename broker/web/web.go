@@ -95,7 +95,7 @@ func (e *Edge) Handle(name string, h Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		rec := &recorder{ResponseWriter: w}
-		setBaseHeaders(rec.Header(), e.secure)
+		e.base(rec.Header(), RequestOf(r))
 		if err := h(rec, r); err != nil {
 			e.RenderError(rec, r, err)
 		}
@@ -169,7 +169,6 @@ func (e *Edge) Redirect(w http.ResponseWriter, r *http.Request, to string) {
 func (e *Edge) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := e.cross.Check(r); err != nil {
-			setBaseHeaders(w.Header(), e.secure)
 			e.RenderError(w, r, Fail(http.StatusForbidden, "request.cross_origin", "error.cross_origin", err))
 			return
 		}
