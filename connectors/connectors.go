@@ -7,6 +7,7 @@ package connectors
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -60,6 +61,11 @@ var (
 	ErrNotAllowed = errors.New("not allowed")
 	// ErrUnavailable: the upstream did not answer. Nothing was checked.
 	ErrUnavailable = errors.New("upstream unavailable")
+	// ErrBusy is ErrUnavailable because of us, not of the upstream: too much is
+	// asked at once.
+	ErrBusy = fmt.Errorf("busy: %w", ErrUnavailable)
+	// ErrThrottled: MayTry said no. Nothing was checked.
+	ErrThrottled = errors.New("too many failed tries")
 	// ErrCancelled: the person turned back at the upstream.
 	ErrCancelled = errors.New("cancelled by the user")
 )
@@ -210,6 +216,22 @@ func WithClientIP(ctx context.Context, ip netip.Addr) context.Context {
 func ClientIP(ctx context.Context) netip.Addr {
 	ip, _ := ctx.Value(clientIPKey{}).(netip.Addr)
 	return ip
+}
+
+type throttleKey struct{}
+
+// WithThrottle returns a context in which MayTry asks f.
+func WithThrottle(ctx context.Context, f func(subject string) bool) context.Context {
+	return context.WithValue(ctx, throttleKey{}, f)
+}
+
+// MayTry says whose password is about to be checked and reports whether it may
+// be: many spellings lead to one account, and only a password connector knows
+// which (docs/security.md LD-3, LD-9). It is called before the check, and not
+// for a name that nobody has; after false the answer is ErrThrottled.
+func MayTry(ctx context.Context, subject string) bool {
+	f, ok := ctx.Value(throttleKey{}).(func(string) bool)
+	return !ok || f(subject)
 }
 
 // Reserve makes a Type whose configuration is decoded and validated, and which

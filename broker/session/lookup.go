@@ -25,7 +25,7 @@ func (m *Manager) LookupHost(ctx context.Context, h Handle, host string) (Sessio
 	rec, ok, sure := m.cache.handle(id)
 	if !sure || !m.hearing(m.cfg.Now()) {
 		gen := m.cache.generation()
-		fresh, err := m.handles.Get(ctx, id)
+		fresh, err := m.readHandle(ctx, id)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			m.cache.forgetHandle(id)
@@ -42,6 +42,41 @@ func (m *Manager) LookupHost(ctx context.Context, h Handle, host string) (Sessio
 		return Session{}, ErrNoSession
 	}
 	return m.Get(ctx, rec.Session)
+}
+
+func (m *Manager) readHandle(ctx context.Context, id string) (handle, error) {
+	if m.hung() {
+		return handle{}, errHung
+	}
+	h, err := m.handles.Get(ctx, id)
+	m.answered(err)
+	return h, err
+}
+
+// errHung stands in for a question that the store would not answer in time.
+var errHung = fmt.Errorf("the store did not answer a moment ago: %w", store.ErrUnavailable)
+
+// hungFor is how long nobody else asks after the store has not answered while
+// other replicas are not heard either: a store that hangs would otherwise hold
+// every request, and the closing of every open socket, for its time-out.
+const hungFor = 500 * time.Millisecond
+
+func (m *Manager) hung() bool {
+	at := m.silent.Load()
+	return at != 0 && m.cfg.Bus.Stale() && m.cfg.Now().Sub(time.Unix(0, at)) < hungFor
+}
+
+// answered takes notice of how the store answered.
+func (m *Manager) answered(err error) {
+	if away(err) {
+		m.silent.Store(m.cfg.Now().UnixNano())
+	} else if m.silent.Load() != 0 {
+		m.silent.Store(0)
+	}
+}
+
+func away(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Get returns a live session by its id and counts as use. It is read from
@@ -108,7 +143,7 @@ func (m *Manager) lastHeard() time.Time { return time.Unix(0, m.heard.Load()) }
 // excused reports whether a session may go on although the store did not answer:
 // until outage_grace after it was last known to be true.
 func (m *Manager) excused(err error, e *entry, sure bool, now time.Time) bool {
-	if errors.Is(err, ErrEnded) || errors.Is(err, ErrNoSession) || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, ErrEnded) || errors.Is(err, ErrNoSession) || !away(err) {
 		return false
 	}
 	e.mu.Lock()
@@ -124,11 +159,15 @@ func (m *Manager) excused(err error, e *entry, sure bool, now time.Time) bool {
 // under. Many callers for one session are one read.
 func (m *Manager) load(ctx context.Context, id string) (*entry, error) {
 	v, err, _ := m.flight.Do(id, func() (any, error) {
+		if m.hung() {
+			return nil, errHung
+		}
 		gen := m.cache.generation()
 		// The first caller's context must not fail the others.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
 		s, err := m.sessions.Get(ctx, id)
+		m.answered(err)
 		if errors.Is(err, store.ErrNotFound) {
 			m.cache.forget(id, true)
 			return nil, ErrNoSession
@@ -144,7 +183,7 @@ func (m *Manager) load(ctx context.Context, id string) (*entry, error) {
 			return nil, err
 		}
 		epoch, err := m.cfg.Epochs.Epoch(ctx, s.UserID)
-		if errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		if away(err) {
 			return nil, err
 		}
 		if err != nil || epoch != s.UserEpoch { // unknown, suspended, or another epoch

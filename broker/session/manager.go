@@ -57,6 +57,7 @@ type Manager struct {
 	heard    atomic.Int64 // when the bus was last heard, in nanoseconds since 1970
 	flight   singleflight.Group
 	recheck  chan string
+	silent   atomic.Int64 // when the store last failed to answer, in Unix nanoseconds; 0 after an answer
 }
 
 // handle names the session of a cookie, and the host it is good for: "" is the

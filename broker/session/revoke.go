@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/store"
@@ -122,7 +123,10 @@ func (m *Manager) EndUser(userID string) {
 func (m *Manager) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { defer close(done); m.listen(ctx) }()
-	workers := make(chan struct{}, rechecksAtOnce)
+	var workers sync.WaitGroup
+	for range rechecksAtOnce { // not in this loop: a slow upstream must not keep sessions from ending
+		workers.Go(func() { m.renewAsked(ctx) })
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	lastFlush := m.cfg.Now()
@@ -132,21 +136,9 @@ func (m *Manager) Run(ctx context.Context) error {
 			flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			m.flush(flush, 0)
 			cancel()
-			for range rechecksAtOnce {
-				workers <- struct{}{}
-			}
+			workers.Wait()
 			<-done
 			return nil
-		case id := <-m.recheck:
-			workers <- struct{}{}
-			go func() {
-				defer func() { <-workers }()
-				rctx, cancel := context.WithTimeout(ctx, recheckTimeout)
-				defer cancel()
-				if _, err := m.Recheck(rctx, id); err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrNoSession) {
-					m.cfg.Log.Warn("session: recheck failed", "err", err)
-				}
-			}()
 		case <-tick.C:
 			now := m.cfg.Now()
 			m.hearing(now)
@@ -161,6 +153,23 @@ func (m *Manager) Run(ctx context.Context) error {
 			if now.Sub(lastFlush) >= seenEvery/4 {
 				lastFlush = now
 				m.flush(ctx, seenEvery)
+			}
+		}
+	}
+}
+
+// renewAsked rechecks the sessions whose use asked for it.
+func (m *Manager) renewAsked(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case id := <-m.recheck:
+			rctx, cancel := context.WithTimeout(ctx, recheckTimeout)
+			_, err := m.Recheck(rctx, id)
+			cancel()
+			if err != nil && ctx.Err() == nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrNoSession) {
+				m.cfg.Log.Warn("session: recheck failed", "err", err)
 			}
 		}
 	}

@@ -30,6 +30,8 @@ type attempt struct {
 	At        time.Time `json:"t"`
 	Done      bool      `json:"d,omitempty"` // signed in: only the hop is left
 	Parked    bool      `json:"p,omitempty"` // the rest of it is in the store
+	Writes    int       `json:"w,omitempty"` // how often it was stored; all of that is taken back when it succeeds
+	stored    string    // its JSON there
 }
 
 const (
@@ -66,8 +68,12 @@ func (d *Door) open(r *http.Request, id string) (attempt, bool) {
 		if err != nil {
 			return attempt{}, false
 		}
+		js, err := json.Marshal(stored)
+		if err != nil {
+			return attempt{}, false
+		}
 		a = stored
-		a.ID = id
+		a.ID, a.stored = id, string(js)
 	}
 	return a, ok
 }
@@ -106,10 +112,7 @@ func (d *Door) keep(w http.ResponseWriter, r *http.Request, a attempt) error {
 	}
 	name := d.cfg.Edge.CookieName(attemptCookie + a.ID)
 	if len(name)+len(value) > maxCookie {
-		if ok, retry := d.limits.stored.Allow(web.ClientNetwork(web.RequestOf(r).IP)); !ok {
-			return tooMany(retry)
-		}
-		if err := d.parked.Put(r.Context(), store.HashID(a.ID), a); err != nil {
+		if err := d.park(r, a); err != nil {
 			return err
 		}
 		if value, err = d.sealed(attempt{ID: a.ID, At: a.At, Parked: true}); err != nil {
@@ -119,6 +122,24 @@ func (d *Door) keep(w http.ResponseWriter, r *http.Request, a attempt) error {
 	d.makeRoom(w, r, a.ID, len(name)+len(value))
 	d.cfg.Edge.SetCookie(w, attemptCookie+a.ID, value, attemptCookieTTL)
 	return nil
+}
+
+// park stores an attempt, unless that is what the store has.
+func (d *Door) park(r *http.Request, a attempt) error {
+	js, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	if string(js) == a.stored {
+		return nil
+	}
+	if !a.Done { // then somebody has proved who they are
+		if ok, retry := d.limits.stored.Allow(web.ClientNetwork(web.RequestOf(r).IP)); !ok {
+			return tooMany(retry)
+		}
+		a.Writes++
+	}
+	return d.parked.Put(r.Context(), store.HashID(a.ID), a)
 }
 
 func (d *Door) drop(w http.ResponseWriter, id string) {
@@ -137,12 +158,13 @@ func (d *Door) makeRoom(w http.ResponseWriter, r *http.Request, keep string, siz
 		if id == keep {
 			continue
 		}
-		v, _ := d.cfg.Edge.Cookie(r, attemptCookie+id)
-		a, ok := d.unseal(id, v)
-		if !ok || !attemptID.MatchString(id) {
-			if attemptID.MatchString(id) {
-				d.drop(w, id)
-			}
+		if !attemptID.MatchString(id) {
+			continue // never one of ours
+		}
+		v, ok := d.cfg.Edge.Cookie(r, attemptCookie+id)
+		a, valid := d.unseal(id, v)
+		if !ok || !valid {
+			d.drop(w, id)
 			continue
 		}
 		o := other{id, a.At, len(d.cfg.Edge.CookieName(attemptCookie+id)) + len(v)}

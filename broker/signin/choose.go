@@ -62,12 +62,17 @@ func (d *Door) begin(r *http.Request, s Start) (attempt, error) {
 	if ok, retry := d.limits.attempts.Allow(web.ClientNetwork(web.RequestOf(r).IP)); !ok {
 		return attempt{}, tooMany(retry)
 	}
-	if !strings.HasPrefix(s.ReturnTo, "/") || strings.HasPrefix(s.ReturnTo, "//") || strings.HasPrefix(s.ReturnTo, "/\\") {
+	if !web.OwnPath(s.ReturnTo) {
 		s.ReturnTo = "/"
 	}
 	a := newAttempt(d.cfg.Now(), s.ReturnTo)
 	a.LoginHint, a.Force, a.App, a.Locales = cut(s.LoginHint, 256), s.Force, s.App, cut(s.UILocales, 64)
 	return a, nil
+}
+
+// again begins an attempt that goes where the old one went.
+func (d *Door) again(r *http.Request, old attempt) (attempt, error) {
+	return d.begin(r, Start{ReturnTo: old.ReturnTo, LoginHint: old.LoginHint, App: old.App, Force: old.Force, UILocales: old.Locales})
 }
 
 func cut(s string, n int) string {
@@ -136,7 +141,7 @@ func (d *Door) Choose(w http.ResponseWriter, r *http.Request) error {
 	note := ""
 	switch {
 	case ok && !d.fresh(a):
-		a2, err := d.begin(r, Start{ReturnTo: a.ReturnTo, LoginHint: a.LoginHint, App: a.App, Force: a.Force, UILocales: a.Locales})
+		a2, err := d.again(r, a)
 		if err != nil {
 			return err
 		}
@@ -162,7 +167,7 @@ func (d *Door) Choose(w http.ResponseWriter, r *http.Request) error {
 // startAgain shows a fresh sign-in page with the old target, where the old
 // attempt is still known. It never leaves for an upstream by itself.
 func (d *Door) startAgain(w http.ResponseWriter, r *http.Request, old attempt, status int, page choosePage) error {
-	a, err := d.begin(r, Start{ReturnTo: old.ReturnTo, LoginHint: old.LoginHint, App: old.App, Force: old.Force, UILocales: old.Locales})
+	a, err := d.again(r, old)
 	if err != nil {
 		return err
 	}
@@ -176,7 +181,9 @@ func (d *Door) choosePage(w http.ResponseWriter, r *http.Request, status int, a 
 	if err := d.keep(w, r, a); err != nil {
 		return err
 	}
-	d.clearDeadSession(w, r)
+	if d.clearDeadSession(w, r) && p.Note == "" {
+		p.Note = "signin.ended"
+	}
 	web.Prefer(r, a.Locales)
 	p.Attempt, p.App = a.ID, a.App
 	if s, alive, err := d.Current(r); err == nil && alive && !a.Force {
@@ -235,29 +242,36 @@ func rank(b button) int {
 	return 0
 }
 
-// clearDeadSession removes a cookie that no longer names a session (SE-6).
-func (d *Door) clearDeadSession(w http.ResponseWriter, r *http.Request) {
-	if _, there := d.cfg.Edge.Cookie(r, SessionCookie); !there {
-		if len(d.cfg.Edge.CookieNames(r, SessionCookie)) == 0 {
-			return
-		}
+// clearDeadSession removes a session cookie that no longer names a session
+// (SE-6), one that is there twice included, and reports whether there was one.
+func (d *Door) clearDeadSession(w http.ResponseWriter, r *http.Request) bool {
+	if !d.cfg.Edge.CookieSent(r, SessionCookie) {
+		return false
 	}
-	if _, alive, err := d.Current(r); err == nil && !alive {
-		if slices.Contains(d.cfg.Edge.CookieNames(r, SessionCookie), "") {
-			d.cfg.Edge.SetCookie(w, SessionCookie, "", -1)
-		}
+	if _, alive, err := d.Current(r); alive || err != nil {
+		return false
 	}
+	d.cfg.Edge.SetCookie(w, SessionCookie, "", -1)
+	return true
 }
 
 // Resume is GET /resume/{id}: the 200 hop between a form and where it leads.
 func (d *Door) Resume(w http.ResponseWriter, r *http.Request) error {
 	id := strings.TrimPrefix(r.URL.Path, "/resume/")
 	a, ok := d.open(r, id)
-	if !ok || !a.Done {
-		return d.startAgain(w, r, attempt{ReturnTo: a.ReturnTo}, http.StatusOK, choosePage{Note: "signin.stale"})
+	if ok && a.Done {
+		d.drop(w, id)
+		return d.cfg.Edge.Hop(w, r, a.ReturnTo)
 	}
-	d.drop(w, id)
-	return d.cfg.Edge.Hop(w, r, a.ReturnTo)
+	if !ok { // an old page in the history of somebody who is in
+		if _, in, err := d.Current(r); err != nil {
+			return err
+		} else if in {
+			d.cfg.Edge.Redirect(w, r, "/")
+			return nil
+		}
+	}
+	return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.stale"})
 }
 
 func tooMany(retry time.Duration) error {

@@ -16,14 +16,23 @@ import (
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
-// finish turns a proof into a session: the connector's rule, the account, the
-// attempt's one transition, the session under a new handle, the event.
+// finish turns a proof into a session: the attempt's one transition, the
+// connector's rule, the account, the session under a new handle, the event. The
+// transition comes first, so that a second comer changes nothing, not even an
+// account (docs/architecture.md, section 5).
 func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attempt, id connectors.Identity, account string) error {
 	if id.Connector != m.ID || id.Subject == "" {
 		return fmt.Errorf("connector %s gave an identity of %q without a subject", m.ID, id.Connector)
 	}
+	first, err := d.consume(r.Context(), a.ID)
+	if err != nil {
+		return err
+	}
+	if !first {
+		return d.secondComer(w, r, a)
+	}
 	if err := d.allowed(r, m, id); err != nil {
-		return d.notAllowed(r, m, cmp.Or(id.Email, id.Username, id.Name), "policy", err)
+		return d.notAllowed(w, r, m, a, cmp.Or(id.Email, id.Username, id.Name), "policy", err)
 	}
 	u, _, err := d.cfg.Users.Admit(r.Context(), id, user.Admission{Signup: m.Signup, Domains: m.Domains, Announce: func(_ context.Context, u user.User, created bool) error {
 		name := event.UserUpdated
@@ -37,22 +46,15 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 		d.note(r, event.Event{Name: event.SigninFailed, Target: u.ID, Connector: m.ID, Details: map[string]string{"reason": "suspended"}})
 		e := web.Fail(http.StatusForbidden, "account.disabled", "error.account_disabled", err)
 		e.Who = cmp.Or(id.Email, id.Username, id.Name)
-		e.Actions = []web.Action{{Text: "error.other_account", URL: "/signin"}}
+		e.Actions = []web.Action{d.otherAccount(w, r, a)}
 		return e
 	case errors.Is(err, user.ErrSignupClosed):
 		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": "signup_closed"}})
 		e := web.Fail(http.StatusForbidden, "account.signup_closed", "error.signup_closed", err)
-		e.Actions = []web.Action{{Text: "error.other_account", URL: "/signin"}}
+		e.Actions = []web.Action{d.otherAccount(w, r, a)}
 		return e
 	case err != nil:
 		return err
-	}
-	first, err := d.consume(r.Context(), a.ID)
-	if err != nil {
-		return err
-	}
-	if !first {
-		return d.startAgain(w, r, attempt{ID: a.ID}, http.StatusOK, choosePage{Note: "signin.stale"})
 	}
 	groups := d.groups(m, id.Groups)
 	now := d.cfg.Now()
@@ -76,7 +78,7 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if err := d.record(r, event.Event{Name: event.SigninSucceeded, Actor: u.ID, Target: s.ID, Connector: m.ID}); err != nil {
 		return err
 	}
-	d.limits.attempts.Sub(web.ClientNetwork(q.IP))
+	d.limits.finished(web.ClientNetwork(q.IP), a.Writes)
 	d.health.worked(r.Context(), m.ID)
 	d.cfg.Edge.SetCookie(w, SessionCookie, string(h), 0)
 	d.cfg.Edge.SetCookie(w, lastCookie, m.ID, 180*24*time.Hour)
@@ -95,6 +97,27 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	}
 	d.cfg.Edge.Redirect(w, r, "/resume/"+a.ID)
 	return nil
+}
+
+// secondComer answers whoever brings an attempt that has led to a session. A
+// form that was sent twice leads to the hop, which lets in the browser that got
+// the first answer; anybody else sees our sign-in page.
+func (d *Door) secondComer(w http.ResponseWriter, r *http.Request, a attempt) error {
+	if r.Method == http.MethodPost {
+		d.cfg.Edge.Redirect(w, r, "/resume/"+a.ID)
+		return nil
+	}
+	return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.stale"})
+}
+
+// otherAccount begins another attempt at the same target: the refused one is
+// spent.
+func (d *Door) otherAccount(w http.ResponseWriter, r *http.Request, a attempt) web.Action {
+	to := "/signin"
+	if next, err := d.again(r, a); err == nil && d.keep(w, r, next) == nil {
+		to += "?attempt=" + next.ID
+	}
+	return web.Action{Text: "error.other_account", URL: to}
 }
 
 // authTime never believes an upstream that the person will sign in later.

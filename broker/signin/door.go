@@ -45,6 +45,7 @@ type LimitsConfig struct {
 	AccountFailures int           `yaml:"account_failures"` // wrong passwords for one account; default 5
 	AccountWindow   time.Duration `yaml:"account_window"`   // in this time; default 15m
 	AddressFailures int           `yaml:"address_failures"` // wrong passwords from one address a minute; default 30
+	NetworkFailures int           `yaml:"network_failures"` // and from its /24 or /48; default 300
 	Attempts        int           `yaml:"attempts"`         // unfinished attempts from one address a minute; default 1000
 	StoredAttempts  int           `yaml:"stored_attempts"`  // those too long for a cookie; default 60
 }
@@ -54,7 +55,7 @@ func (c LimitsConfig) WithDefaults() LimitsConfig {
 	for _, d := range []struct {
 		v   *int
 		def int
-	}{{&c.AccountFailures, 5}, {&c.AddressFailures, 30}, {&c.Attempts, 1000}, {&c.StoredAttempts, 60}} {
+	}{{&c.AccountFailures, 5}, {&c.AddressFailures, 30}, {&c.NetworkFailures, 300}, {&c.Attempts, 1000}, {&c.StoredAttempts, 60}} {
 		if *d.v == 0 {
 			*d.v = d.def
 		}
@@ -71,7 +72,7 @@ func (c LimitsConfig) Problems() []problem.Problem {
 	for _, f := range []struct {
 		name string
 		n    int
-	}{{"AccountFailures", c.AccountFailures}, {"AddressFailures", c.AddressFailures}, {"Attempts", c.Attempts}, {"StoredAttempts", c.StoredAttempts}, {"AccountWindow", int(c.AccountWindow)}} {
+	}{{"AccountFailures", c.AccountFailures}, {"AddressFailures", c.AddressFailures}, {"NetworkFailures", c.NetworkFailures}, {"Attempts", c.Attempts}, {"StoredAttempts", c.StoredAttempts}, {"AccountWindow", int(c.AccountWindow)}} {
 		if f.n < 0 {
 			ps = append(ps, problem.Problem{Field: f.name, Rule: "rate_limits.negative", Text: "A limit cannot be negative.", Fix: "leave it out for the default"})
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -18,17 +19,23 @@ import (
 
 // limits counts failures, in bounded memory; replicas tell each other. An
 // account's counter cannot be turned against its owner: a browser that signed in
-// as this account before has a counter of its own (docs/security.md LD-9).
+// as this account before has a counter of its own, and no other bounds it
+// (docs/security.md LD-9).
 type limits struct {
-	accounts, addresses, attempts, stored *web.Limiter
-	self                                  string
-	max                                   int
+	accounts, addresses, networks, attempts, stored *web.Limiter
+
+	under gate // tries whose outcome is not known yet
+	self  string
+	max   LimitsConfig
 }
 
 type limitKeys struct {
-	account string // keyed hash of connector and typed name; what logs may show
-	counter string // the account's, or this browser's own for it
-	address string
+	account  string // keyed hash of connector and typed name; what logs may show
+	device   string // this browser's, where it signed in as this account before
+	subject  string // the connector's own name for the account, once it has said so
+	counters []string
+	address  string
+	network  string
 }
 
 const limitTopic = "signin.failed"
@@ -36,9 +43,11 @@ const limitTopic = "signin.failed"
 func (l *limits) init(c LimitsConfig, now func() time.Time) {
 	l.accounts = web.NewLimiter(web.LimiterConfig{Max: c.AccountFailures, Window: c.AccountWindow, Now: now})
 	l.addresses = web.NewLimiter(web.LimiterConfig{Max: c.AddressFailures, Window: time.Minute, Now: now})
+	l.networks = web.NewLimiter(web.LimiterConfig{Max: c.NetworkFailures, Window: time.Minute, Now: now})
 	l.attempts = web.NewLimiter(web.LimiterConfig{Max: c.Attempts, Window: time.Minute, Now: now})
 	l.stored = web.NewLimiter(web.LimiterConfig{Max: c.StoredAttempts, Window: time.Minute, Now: now})
-	l.self, l.max = rand.Text(), c.AccountFailures
+	l.self, l.max = rand.Text(), c
+	l.under.slots = map[string]*slot{}
 }
 
 // keys names the counters of one try. The account is what was typed, folded as
@@ -48,40 +57,120 @@ func (l *limits) keys(d *Door, r *http.Request, connector, username string) limi
 	if _, after, ok := strings.Cut(name, `\`); ok { // DOMAIN\name
 		name = after
 	}
-	mac := d.cfg.Sealer.MAC("account", []byte(connector+"\x00"+name))
-	k := limitKeys{account: base64.RawURLEncoding.EncodeToString(mac[:12]), address: web.ClientNetwork(web.RequestOf(r).IP)}
-	k.counter = k.account
+	ip := web.RequestOf(r).IP
+	k := limitKeys{account: d.accountHash(connector, name), address: web.ClientNetwork(ip), network: widerNetwork(ip)}
 	if dev, ok := d.device(r); ok && slices.Contains(dev.Accounts, k.account) {
-		k.counter = k.account + "/" + dev.ID
+		k.device = dev.ID
 	}
+	k.counters = []string{k.counter(k.account)}
 	return k
 }
 
-func (l *limits) check(k limitKeys) (bool, time.Duration) {
-	if ok, retry := l.accounts.Check(k.counter); !ok {
-		return false, retry
+func (d *Door) accountHash(connector, name string) string {
+	mac := d.cfg.Sealer.MAC("account", []byte(connector+"\x00"+name))
+	return base64.RawURLEncoding.EncodeToString(mac[:12])
+}
+
+func (k limitKeys) counter(account string) string {
+	if k.device != "" {
+		return account + "/" + k.device
 	}
-	return l.addresses.Check(k.address)
+	return account
+}
+
+// canonical takes notice of whose password is about to be checked: all names of
+// one account share a counter. It reports whether there is a try left.
+func (l *limits) canonical(d *Door, k *limitKeys, subject string) bool {
+	k.subject = subject
+	counter := k.counter(d.accountHash("subject", subject))
+	if !slices.Contains(k.counters, counter) {
+		k.counters = append(k.counters, counter)
+	}
+	ok, _ := l.accounts.Check(counter)
+	return ok
+}
+
+// left returns how many tries the counters of these keys leave.
+func (l *limits) left(k limitKeys) int {
+	n := l.max.AccountFailures
+	for _, c := range k.counters {
+		n = min(n, l.max.AccountFailures-l.accounts.Count(c))
+	}
+	return max(0, n)
+}
+
+// enter waits until the tries under way leave room for another: many at once are
+// no more guesses than one after the other. It fails with ErrThrottled when none
+// is left; else leave must be called.
+func (l *limits) enter(ctx context.Context, k *limitKeys) (leave func(), err error) {
+	account, err := l.under.enter(ctx, k.counters[0], func() int { return l.left(*k) })
+	if err != nil || k.device != "" {
+		return account, err
+	}
+	address, err := l.under.enter(ctx, k.address, func() int {
+		return min(l.max.AddressFailures-l.addresses.Count(k.address), l.max.NetworkFailures-l.networks.Count(k.network))
+	})
+	if err != nil {
+		account()
+		return nil, err
+	}
+	return func() { address(); account() }, nil
+}
+
+// retry returns when the keys that are over their limit are under it again.
+func (l *limits) retry(k limitKeys) time.Duration {
+	_, longest := l.addresses.Check(k.address)
+	if k.device != "" {
+		longest = 0
+	}
+	for _, c := range k.counters {
+		_, d := l.accounts.Check(c)
+		longest = max(longest, d)
+	}
+	return longest
 }
 
 type limitMessage struct {
-	From    string `json:"f"`
-	Counter string `json:"c"`
-	Address string `json:"a"`
+	From     string   `json:"f"`
+	Counters []string `json:"c"`
+	Address  string   `json:"a"`
+	Network  string   `json:"n"`
+}
+
+func (l *limits) count(m limitMessage) (most int) {
+	for _, c := range m.Counters {
+		most = max(most, l.accounts.Add(c))
+	}
+	l.addresses.Add(m.Address)
+	l.networks.Add(m.Network)
+	return most
 }
 
 // failed counts a wrong password and says whether it was the last one before
 // the pause, and how many are left.
 func (l *limits) failed(ctx context.Context, bus store.Bus, k limitKeys) (locked bool, left int) {
-	n := l.accounts.Add(k.counter)
-	l.addresses.Add(k.address)
-	if js, err := json.Marshal(limitMessage{l.self, k.counter, k.address}); err == nil {
+	m := limitMessage{l.self, k.counters, k.address, k.network}
+	most := l.count(m)
+	if js, err := json.Marshal(m); err == nil {
 		_ = bus.Publish(ctx, limitTopic, js) // a replica that does not hear counts for itself
 	}
-	return n == l.max, max(0, l.max-n)
+	return most == l.max.AccountFailures, l.left(k)
 }
 
-func (l *limits) succeeded(k limitKeys) { l.accounts.Reset(k.counter) }
+func (l *limits) succeeded(k limitKeys) {
+	for _, c := range k.counters {
+		l.accounts.Reset(c)
+	}
+}
+
+// finished takes back what a successful sign-in counted: its attempt, and how
+// often that was stored (G10).
+func (l *limits) finished(address string, writes int) {
+	l.attempts.Sub(address)
+	for range writes {
+		l.stored.Sub(address)
+	}
+}
 
 func (l *limits) listen(ctx context.Context, bus store.Bus) {
 	for ctx.Err() == nil {
@@ -90,8 +179,7 @@ func (l *limits) listen(ctx context.Context, bus store.Bus) {
 			for raw := range news {
 				var m limitMessage
 				if json.Unmarshal(raw, &m) == nil && m.From != l.self {
-					l.accounts.Add(m.Counter)
-					l.addresses.Add(m.Address)
+					l.count(m)
 				}
 			}
 		}
@@ -100,6 +188,19 @@ func (l *limits) listen(ctx context.Context, bus store.Bus) {
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
+}
+
+// widerNetwork is the /24 or /48 of an address.
+func widerNetwork(ip netip.Addr) string {
+	bits := 24
+	if ip = ip.Unmap(); ip.Is6() {
+		bits = 48
+	}
+	p, err := ip.Prefix(bits)
+	if err != nil {
+		return "unknown"
+	}
+	return p.String()
 }
 
 // device is what a browser that signed in before can show: sealed, so that

@@ -56,7 +56,9 @@ func (d *Door) Method(w http.ResponseWriter, r *http.Request) error {
 	case r.Method == http.MethodPost && password:
 		return d.password(w, r, m, pc)
 	case r.Method == http.MethodPost:
-		return web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
+		e := web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
+		e.Header = http.Header{"Allow": {http.MethodGet}}
+		return e
 	}
 	a, ok := d.open(r, pathAttempt(r.URL))
 	if !ok || a.Done || !d.fresh(a) {
@@ -66,10 +68,10 @@ func (d *Door) Method(w http.ResponseWriter, r *http.Request) error {
 			if pathAttempt(r.URL) != "" {
 				note = "signin.stale"
 			}
-			return d.startAgain(w, r, attempt{ReturnTo: a.ReturnTo, App: a.App, LoginHint: a.LoginHint, Force: a.Force}, http.StatusOK, choosePage{Note: note})
+			return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: note})
 		}
 		var err error
-		if a, err = d.begin(r, Start{ReturnTo: a.ReturnTo, LoginHint: a.LoginHint, App: a.App, Force: a.Force}); err != nil {
+		if a, err = d.again(r, a); err != nil {
 			return err
 		}
 	}
@@ -105,20 +107,32 @@ func (d *Door) password(w http.ResponseWriter, r *http.Request, m *Method, pc co
 	page := d.form(m, a, username)
 	if len(username) > 256 || !utf8.ValidString(username) || strings.TrimSpace(username) == "" || password == "" {
 		page.Problem, page.Username = "password.mismatch", cut(strings.ToValidUTF8(username, ""), 256)
-		return d.refuse(w, r, http.StatusUnauthorized, page)
+		return d.refuse(w, r, http.StatusUnprocessableEntity, page)
 	}
+	used, err := d.consumed(r.Context(), a.ID)
+	if err != nil {
+		return err
+	}
+	if used {
+		return d.secondComer(w, r, a)
+	}
+	return d.try(w, r, m, a, username, password, page, pc)
+}
+
+// try checks a password, if the counters allow another try.
+func (d *Door) try(w http.ResponseWriter, r *http.Request, m *Method, a attempt, username, password string, page formPage, pc connectors.PasswordConnector) error {
 	keys := d.limits.keys(d, r, m.ID, username)
-	if ok, retry := d.limits.check(keys); !ok {
-		page.Problem, page.Minutes = "password.paused", int((retry+time.Minute-1)/time.Minute)
-		w.Header().Set("Retry-After", itoa(max(1, int(retry/time.Second))))
-		return d.refuse(w, r, http.StatusTooManyRequests, page)
+	leave, err := d.limits.enter(r.Context(), &keys)
+	if err != nil {
+		return d.failed(w, r, m, a, keys, page, err)
 	}
-	ctx := connectors.WithClientIP(r.Context(), web.RequestOf(r).IP)
+	defer leave()
+	ctx := connectors.WithThrottle(connectors.WithClientIP(r.Context(), web.RequestOf(r).IP), func(subject string) bool { return d.limits.canonical(d, &keys, subject) })
 	began := time.Now()
 	id, err := pc.Authenticate(ctx, username, password)
 	d.cfg.Observe(m.ID, time.Since(began))
 	if err != nil {
-		return d.failed(w, r, m, keys, page, err)
+		return d.failed(w, r, m, a, keys, page, err)
 	}
 	d.limits.succeeded(keys)
 	return d.finish(w, r, m, a, id, keys.account)
@@ -126,17 +140,21 @@ func (d *Door) password(w http.ResponseWriter, r *http.Request, m *Method, pc co
 
 // failed answers a password that did not lead in. An unknown user and a wrong
 // password are the same to here and from here.
-func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, keys limitKeys, page formPage, err error) error {
+func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, a attempt, keys limitKeys, page formPage, err error) error {
 	var refusal *connectors.Refusal
 	switch {
+	case errors.Is(err, connectors.ErrThrottled):
+		retry := d.limits.retry(keys)
+		page.Problem, page.Minutes = "password.paused", int((retry+time.Minute-1)/time.Minute)
+		w.Header().Set("Retry-After", itoa(max(1, int(retry/time.Second))))
+		return d.refuse(w, r, http.StatusTooManyRequests, page)
 	case errors.Is(err, connectors.ErrUnavailable):
-		d.cfg.Log.Warn("a connector is unavailable", "connector", m.ID, "err", err)
-		d.health.failed(r.Context(), m.ID, err)
+		d.unavailable(r, m, err)
 		page.Problem = "password.unavailable"
 		return d.refuse(w, r, http.StatusServiceUnavailable, page)
 	case errors.As(err, &refusal):
 		// The password was right: what is in the way may be said (LD-7).
-		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": refusal.Code}})
+		d.noteFailure(r, m, keys, refusal.Code)
 		if refusal.Code == "account_disabled" || refusal.Code == "account_expired" {
 			// A directory says these without looking at the password: a guess.
 			d.limits.failed(r.Context(), d.cfg.Bus, keys)
@@ -147,17 +165,29 @@ func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, keys li
 		}
 		return d.refuse(w, r, http.StatusForbidden, page)
 	case errors.Is(err, connectors.ErrNotAllowed):
-		return d.notAllowed(r, m, page.Username, "connector", err)
+		return d.notAllowed(w, r, m, a, page.Username, "connector", err)
 	case !errors.Is(err, connectors.ErrBadCredentials):
 		return err
 	}
 	locked, left := d.limits.failed(r.Context(), d.cfg.Bus, keys)
-	d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": "credentials"}})
+	d.noteFailure(r, m, keys, "credentials")
 	if locked {
 		d.note(r, event.Event{Name: event.SigninLockout, Connector: m.ID, Details: map[string]string{"account": keys.account}})
 	}
 	page.Problem, page.Left = "password.mismatch", left
-	return d.refuse(w, r, http.StatusUnauthorized, page)
+	return d.refuse(w, r, http.StatusUnprocessableEntity, page)
+}
+
+// noteFailure records a failed try. People type passwords where the name goes,
+// so that what was typed is in no event: it is the account's id if there is one,
+// and else a keyed hash (docs/security.md ST-5).
+func (d *Door) noteFailure(r *http.Request, m *Method, keys limitKeys, reason string) {
+	e := event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": reason}}
+	// Looked up for unknown names too: it takes as long (LD-8).
+	if u, err := d.cfg.Users.ByIdentity(r.Context(), m.ID, keys.subject); err == nil {
+		e.Target = u
+	}
+	d.note(r, e)
 }
 
 func (d *Door) refuse(w http.ResponseWriter, r *http.Request, status int, page formPage) error {
@@ -165,10 +195,10 @@ func (d *Door) refuse(w http.ResponseWriter, r *http.Request, status int, page f
 }
 
 // notAllowed is the page for somebody whom the upstream knows and who may not in.
-func (d *Door) notAllowed(r *http.Request, m *Method, who, why string, err error) error {
+func (d *Door) notAllowed(w http.ResponseWriter, r *http.Request, m *Method, a attempt, who, why string, err error) error {
 	d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": why}})
 	e := web.Fail(http.StatusForbidden, "policy.denied", "error.not_allowed", err)
 	e.Args, e.Who = map[string]any{"name": m.Name}, who
-	e.Actions = []web.Action{{Text: "error.other_account", URL: "/signin"}}
+	e.Actions = []web.Action{d.otherAccount(w, r, a)}
 	return e
 }

@@ -57,9 +57,6 @@ func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
 	}
 	a, ok := d.open(r, params.Get("state"))
 	if !ok || a.Done || a.Connector != m.ID || !d.fresh(a) {
-		if ok && a.Done {
-			a = attempt{}
-		}
 		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.stale"})
 	}
 	used, err := d.consumed(r.Context(), a.ID)
@@ -67,7 +64,7 @@ func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if used {
-		return d.startAgain(w, r, attempt{ID: a.ID}, http.StatusOK, choosePage{Note: "signin.stale"})
+		return d.secondComer(w, r, a)
 	}
 	began := time.Now()
 	id, err := rc.Finish(r.Context(), d.upstreamAttempt(m, a), a.Secret, connectors.Return{Method: r.Method, Params: params})
@@ -86,24 +83,44 @@ func (d *Door) upstreamFailed(w http.ResponseWriter, r *http.Request, m *Method,
 	case errors.Is(err, connectors.ErrCancelled):
 		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.cancelled", NoteArgs: args})
 	case errors.As(err, &refusal):
-		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": refusal.Code}})
+		d.noteAnswer(r, m, refusal.Code)
 		e := web.Fail(http.StatusForbidden, "connector."+refusal.Code, "error.connector."+refusal.Code, err)
 		e.Args = args
 		if refusal.Help != "" {
 			e.Actions = append(e.Actions, web.Action{Text: "error.help_upstream", URL: refusal.Help})
 		}
-		e.Actions = append(e.Actions, web.Action{Text: "error.other_account", URL: "/signin"})
+		e.Actions = append(e.Actions, d.otherAccount(w, r, a))
 		return e
 	case errors.Is(err, connectors.ErrNotAllowed):
-		return d.notAllowed(r, m, "", "connector", err)
+		return d.notAllowed(w, r, m, a, "", "connector", err)
 	case errors.Is(err, connectors.ErrUnavailable):
-		d.health.failed(r.Context(), m.ID, err)
-		d.cfg.Log.Warn("a connector is unavailable", "connector", m.ID, "err", err)
+		d.unavailable(r, m, err)
 		return d.startAgain(w, r, a, http.StatusServiceUnavailable, choosePage{Note: "signin.unreachable", NoteArgs: args, Warn: true})
 	}
 	e := web.Fail(http.StatusBadGateway, "upstream.answer", "error.upstream", err)
 	e.Args = args
-	e.Actions = []web.Action{{Text: "error.try_again", URL: "/signin"}}
-	d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": "answer"}})
+	again := d.otherAccount(w, r, a)
+	again.Text = "error.try_again"
+	e.Actions = []web.Action{again}
+	d.noteAnswer(r, m, "answer")
 	return e
+}
+
+// unavailable takes notice of an upstream that did not answer. A visitor who
+// went away while it was asked, or a crowd, says nothing about it: else anybody
+// could have a connector shown as down.
+func (d *Door) unavailable(r *http.Request, m *Method, err error) {
+	if r.Context().Err() != nil || errors.Is(err, connectors.ErrBusy) {
+		return
+	}
+	d.cfg.Log.Warn("a connector is unavailable", "connector", m.ID, "err", err)
+	d.health.failed(r.Context(), m.ID, err)
+}
+
+// noteAnswer records a return that came to nothing. Nobody has proved anything
+// there, so that only the first of a minute and address are worth a write.
+func (d *Door) noteAnswer(r *http.Request, m *Method, reason string) {
+	if ok, _ := d.limits.addresses.Allow("answer/" + web.ClientNetwork(web.RequestOf(r).IP)); ok {
+		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": reason}})
+	}
 }

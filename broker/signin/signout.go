@@ -37,6 +37,13 @@ func (d *Door) SignOut(w http.ResponseWriter, r *http.Request) error {
 	if !d.cfg.Edge.CheckFormToken(s.ID, "signout", form.Get("token")) {
 		return web.Fail(http.StatusForbidden, "request.form_token", "error.form_token", nil)
 	}
+	ev := event.Event{Name: event.Signout, Actor: s.UserID, Target: s.ID, Connector: s.Connector}
+	if form.Get("everywhere") != "" {
+		ev.Details = map[string]string{"everywhere": "true"}
+	}
+	if err := d.record(r, ev); err != nil {
+		return err
+	}
 	if form.Get("everywhere") != "" {
 		// One write voids every session and grant of all kinds.
 		if err := d.cfg.Users.BumpEpoch(r.Context(), s.UserID); err != nil {
@@ -46,11 +53,6 @@ func (d *Door) SignOut(w http.ResponseWriter, r *http.Request) error {
 	if err := d.cfg.Sessions.Revoke(r.Context(), s.ID, "signed out"); err != nil {
 		return err
 	}
-	ev := event.Event{Name: event.Signout, Actor: s.UserID, Target: s.ID, Connector: s.Connector}
-	if form.Get("everywhere") != "" {
-		ev.Details = map[string]string{"everywhere": "true"}
-	}
-	d.note(r, ev)
 	d.cfg.Edge.SetCookie(w, SessionCookie, "", -1)
 	to := "/signed-out"
 	if m := d.methods[s.Connector]; m != nil {

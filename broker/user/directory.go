@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/web"
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
@@ -105,7 +107,8 @@ func (d *Directory) Run(ctx context.Context) error {
 type Admission struct {
 	// Signup is "open", "domains" or "invite"; empty is open.
 	Signup string
-	// Domains are those for which the connector may speak, lower case.
+	// Domains are those for which the connector may speak, lower case and in
+	// IDNA's A-form.
 	Domains []string
 	// Announce is told of an account before it is made, and of a profile before
 	// it changes; if it fails, neither is done. May be nil.
@@ -197,13 +200,8 @@ func signup(id connectors.Identity, a Admission) error {
 	case "", "open":
 		return nil
 	case "domains":
-		_, domain, ok := strings.Cut(strings.ToLower(id.Email), "@")
-		if ok && id.EmailVerified {
-			for _, d := range a.Domains {
-				if d == domain {
-					return nil
-				}
-			}
+		if _, domain, ok := web.ValidEmail(id.Email); ok && id.EmailVerified && slices.Contains(a.Domains, domain) {
+			return nil
 		}
 	}
 	return ErrSignupClosed
@@ -265,6 +263,12 @@ func newID() string { return strings.ToLower(rand.Text()) }
 func (d *Directory) Get(ctx context.Context, id string) (User, error) {
 	u, err := d.users.Get(ctx, id)
 	return u, found(err)
+}
+
+// ByIdentity returns the id of the user whose identity that is, or ErrNotFound.
+func (d *Directory) ByIdentity(ctx context.Context, connector, subject string) (string, error) {
+	link, err := d.identities.Get(ctx, identityID(connector, subject))
+	return link.User, found(err)
 }
 
 // Epoch returns the user's epoch; ErrNotFound for an unknown user,

@@ -49,6 +49,16 @@ func (l *Limiter) Check(key string) (ok bool, retry time.Duration) {
 	return false, c.until.Sub(now)
 }
 
+// Count returns how many were counted in the key's present window.
+func (l *Limiter) Count(key string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.m[key]; l.cfg.Now().Before(c.until) {
+		return c.n
+	}
+	return 0
+}
+
 // Add counts one and returns how many there are.
 func (l *Limiter) Add(key string) int {
 	l.mu.Lock()

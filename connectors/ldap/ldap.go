@@ -118,6 +118,9 @@ func (c *Connector) Authenticate(ctx context.Context, username, password string)
 	if err != nil {
 		return none, err
 	}
+	if !connectors.MayTry(ctx, e.subject) {
+		return none, connectors.ErrThrottled
+	}
 	if err := c.prove(ctx, e, password); err != nil {
 		return none, err
 	}

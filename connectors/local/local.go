@@ -118,10 +118,13 @@ func (c *Connector) Authenticate(ctx context.Context, username, password string)
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
 	case <-ctx.Done():
-		return connectors.Identity{}, fmt.Errorf("local: too many passwords at once: %w", connectors.ErrUnavailable)
+		return connectors.Identity{}, fmt.Errorf("local: too many passwords at once: %w", connectors.ErrBusy)
 	}
 	name := strings.ToLower(username)
 	u, known := c.users[name]
+	if known && !connectors.MayTry(ctx, u.subject()) {
+		return connectors.Identity{}, connectors.ErrThrottled
+	}
 	h := c.dummy(name)
 	if known {
 		h = u.hash
@@ -137,6 +140,8 @@ func (c *Connector) dummy(name string) hash {
 	return c.dummies[maphash.String(c.seed, name)%uint64(len(c.dummies))]
 }
 
+func (e entry) subject() string { return strings.ToLower(e.Username) }
+
 func (e entry) allows(ip netip.Addr) bool {
 	return len(e.cidrs) == 0 || slices.ContainsFunc(e.cidrs, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
 }
@@ -147,7 +152,7 @@ func (c *Connector) identity(u entry) connectors.Identity {
 		name = u.Username
 	}
 	return connectors.Identity{
-		Connector: c.id, Subject: strings.ToLower(u.Username), Username: u.Username, Name: name, Email: u.Email,
+		Connector: c.id, Subject: u.subject(), Username: u.Username, Name: name, Email: u.Email,
 		EmailVerified: u.Email != "", // the operator wrote it down
 		Groups:        slices.Clone(u.Groups), AuthTime: c.now(), AMR: []string{"pwd"},
 		Claims:  map[string]any{"username": u.Username, "email": u.Email},
