@@ -19,6 +19,7 @@ type cache struct {
 	sessions map[string]*entry
 	handles  map[string]heldHandle
 	watched  map[string]*watch
+	used     map[string]time.Time // last uses of what was removed, until they are written
 }
 
 type entry struct {
@@ -45,7 +46,7 @@ type watch struct {
 const cacheMax = 10_000
 
 func newCache() *cache {
-	return &cache{sessions: map[string]*entry{}, handles: map[string]heldHandle{}, watched: map[string]*watch{}}
+	return &cache{sessions: map[string]*entry{}, handles: map[string]heldHandle{}, watched: map[string]*watch{}, used: map[string]time.Time{}}
 }
 
 func (c *cache) generation() uint64 {
@@ -75,9 +76,13 @@ func (c *cache) put(gen uint64, s Session, now time.Time) *entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := &entry{s: s, seen: s.Seen, written: s.Seen, verified: now, doubts: c.doubts}
+	if at := c.used[s.ID]; at.After(e.seen) {
+		e.seen = at
+	}
 	if c.gen != gen {
 		return e
 	}
+	delete(c.used, s.ID)
 	if old := c.sessions[s.ID]; old != nil {
 		old.mu.Lock()
 		if old.seen.After(e.seen) {
@@ -101,7 +106,7 @@ func (c *cache) put(gen uint64, s Session, now time.Time) *entry {
 		}
 		if n == 0 { // every entry waits to be written: drop some all the same
 			for id := range c.sessions {
-				delete(c.sessions, id)
+				c.remove(id)
 				if n++; n >= cacheMax/10 {
 					break
 				}
@@ -130,14 +135,31 @@ func (c *cache) putHandle(gen uint64, id string, h handle) {
 	c.handles[id] = heldHandle{h, c.doubts}
 }
 
+// remove drops a session and keeps what the store does not know of it yet: a
+// session that is used after hours is rechecked there and then, read again, and
+// would idle out all the same.
+func (c *cache) remove(id string) {
+	e := c.sessions[id]
+	if e == nil {
+		return
+	}
+	delete(c.sessions, id)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.seen.After(e.written) {
+		c.used[id] = e.seen
+	}
+}
+
 // forget removes a session so that the next use reads it. With ended, whoever
 // watches it is told.
 func (c *cache) forget(id string, ended bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gen++
-	delete(c.sessions, id)
+	c.remove(id)
 	if ended {
+		delete(c.used, id)
 		if w := c.watched[id]; w != nil {
 			close(w.ended)
 			delete(c.watched, id)
@@ -166,7 +188,7 @@ func (c *cache) forgetUser(userID string) []string {
 	}
 	for id, e := range c.sessions {
 		if e.s.UserID == userID {
-			delete(c.sessions, id)
+			c.remove(id)
 		}
 	}
 	return ids
@@ -218,21 +240,29 @@ func (c *cache) watchedIDs() []string {
 	return ids
 }
 
+// seen is the last use that this replica knows of.
 func (c *cache) seen(id string) (time.Time, bool) {
-	e, _ := c.get(id)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e := c.sessions[id]
 	if e == nil {
-		return time.Time{}, false
+		at, ok := c.used[id]
+		return at, ok
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.seen, true
 }
 
-// dirty returns the uses that are not in the store yet, those at least step old.
+// dirty returns the uses that are not in the store yet, those at least step old
+// and those of which nothing else is left here.
 func (c *cache) dirty(step time.Duration) map[string]time.Time {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var out map[string]time.Time
+	if len(c.used) > 0 {
+		out, c.used = c.used, map[string]time.Time{}
+	}
 	for id, e := range c.sessions {
 		e.mu.Lock()
 		if e.seen.Sub(e.written) >= step && e.seen.After(e.written) {

@@ -178,7 +178,11 @@ func (m *Manager) load(ctx context.Context, id string) (*entry, error) {
 		if s.ID != id {
 			return nil, ErrNoSession
 		}
-		if err := m.alive(s); err != nil {
+		used := s
+		if at, ok := m.cache.seen(id); ok && at.After(used.Seen) {
+			used.Seen = at
+		}
+		if err := m.alive(used); err != nil {
 			m.cache.forget(id, true)
 			return nil, err
 		}
