@@ -77,7 +77,7 @@ func TestAttemptCookiesAreBounded(t *testing.T) {
 		for range 11 {
 			q := authRequest()
 			q.Set("state", strings.Repeat("s", state))
-			started = append(started, b.get("/oauth2/authorize?" + q.Encode()).location().Query().Get("attempt"))
+			started = append(started, b.get("/oauth2/authorize?"+q.Encode()).location().Query().Get("attempt"))
 			h.wait(time.Second)
 			ids, size, longest := b.attempts()
 			if len(ids) > 8 || size > 6<<10 || longest > 3072 {

@@ -197,7 +197,7 @@ func widerNetwork(ip netip.Addr) string {
 		bits = 48
 	}
 	p, err := ip.Prefix(bits)
-	if err != nil {
+	if err != nil || !p.IsValid() {
 		return "unknown"
 	}
 	return p.String()

@@ -80,8 +80,11 @@ func cookies(r *http.Request) iter.Seq2[string, string] {
 			for line != "" {
 				var part string
 				part, line, _ = strings.Cut(line, ";")
-				name, value, ok := strings.Cut(part, "=")
-				if ok && !yield(strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`)) {
+				name, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+				if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
+					value = value[1 : n-1]
+				}
+				if ok && !yield(strings.TrimSpace(name), value) {
 					return
 				}
 			}

@@ -32,9 +32,12 @@ type Request struct {
 const refLetters = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 // Ref is the ID in a form that a person can read to somebody: GH-XXXX-XXXX.
-func (q *Request) Ref() string {
+func (q *Request) Ref() string { return RequestRef(q.ID) }
+
+// RequestRef is the Ref of a request's id, for finding it by either.
+func RequestRef(id string) string {
 	h := fnv.New64a()
-	h.Write([]byte(q.ID))
+	h.Write([]byte(id))
 	n := h.Sum64()
 	var b [8]byte
 	for i := range b {
@@ -220,7 +223,7 @@ func ClientNetwork(ip netip.Addr) string {
 		bits = 64
 	}
 	p, err := ip.Unmap().Prefix(bits)
-	if err != nil {
+	if err != nil || !p.IsValid() {
 		return "unknown"
 	}
 	return p.String()
