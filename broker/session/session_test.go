@@ -1,0 +1,484 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/store/sqlite"
+	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/connectors"
+)
+
+// link is a real store behind a line that can be cut: then nothing is answered
+// and nothing is heard, as with a Redis that is gone.
+type link struct {
+	store.Store
+	cut   atomic.Bool
+	asked atomic.Int32 // reads
+}
+
+func (l *link) Get(ctx context.Context, k store.Key) (store.Item, error) {
+	l.asked.Add(1)
+	if l.cut.Load() {
+		return store.Item{}, store.ErrUnavailable
+	}
+	return l.Store.Get(ctx, k)
+}
+
+func (l *link) Put(ctx context.Context, it store.Item) (uint64, error) {
+	if l.cut.Load() {
+		return 0, store.ErrUnavailable
+	}
+	return l.Store.Put(ctx, it)
+}
+
+func (l *link) Stale() bool { return l.cut.Load() || l.Store.Stale() }
+
+// upstream vouches again, or does not.
+type upstream struct {
+	mu     sync.Mutex
+	err    error
+	asked  int
+	groups []string
+	hold   chan struct{}
+}
+
+func (u *upstream) Renew(ctx context.Context, r session.Renewal) (session.Renewal, error) {
+	u.mu.Lock()
+	u.asked++
+	err, groups, hold := u.err, u.groups, u.hold
+	u.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return r, ctx.Err()
+		}
+	}
+	r.Groups, r.State = groups, append(bytes.Clone(r.State), '+')
+	return r, err
+}
+
+func (u *upstream) set(f func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f()
+}
+
+func (u *upstream) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.asked
+}
+
+// rig is one store, its users, and managers on it: replicas, but for the bus.
+type rig struct {
+	t     *testing.T
+	link  *link
+	users *user.Directory
+	up    *upstream
+	seal  *store.Sealer
+	mu    sync.Mutex
+	ahead time.Duration
+}
+
+func (r *rig) now() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Add(r.ahead)
+}
+
+func (r *rig) wait(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ahead += d
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, up: &upstream{groups: []string{"ldap:a"}}}
+	log := slog.New(slog.DiscardHandler)
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "g.db"), Now: r.now, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	r.link = &link{Store: s}
+	if r.seal, err = store.NewSealer([][]byte{bytes.Repeat([]byte{1}, 32)}); err != nil {
+		t.Fatal(err)
+	}
+	if r.users, err = user.New(user.Config{KV: r.link, Bus: r.link, Sealer: r.seal, Now: r.now, Log: log}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// replica starts a manager.
+func (r *rig) replica(limits session.SessionsConfig) *session.Manager {
+	r.t.Helper()
+	m, err := session.New(session.Config{KV: r.link, Bus: r.link, Leaser: r.link, Sealer: r.seal, Epochs: r.users, Limits: limits,
+		RefreshIdle: 14 * 24 * time.Hour, RefreshMax: 90 * 24 * time.Hour, Now: r.now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	m.SetRenewer(r.up)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := m.Run(ctx); err != nil {
+			r.t.Error(err)
+		}
+	}()
+	r.t.Cleanup(func() { cancel(); <-done })
+	return m
+}
+
+// person makes a user and a session of theirs.
+func (r *rig) person(m *session.Manager, name string, renew bool) (session.Session, session.Handle) {
+	r.t.Helper()
+	u, _, err := r.users.Admit(r.t.Context(), connectors.Identity{Connector: "ldap", Subject: name, Username: name}, user.Admission{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s := session.Session{UserID: u.ID, UserEpoch: u.Epoch, Connector: "ldap", Subject: name, Proved: r.now(), AuthTime: r.now(), Groups: []string{"ldap:a"}}
+	if renew {
+		if s.Renewal, err = m.SaveRenewal(r.t.Context(), session.Renewal{Connector: "ldap", Subject: name, State: []byte("0"), Groups: s.Groups, Proved: r.now()}, false); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	s, h, err := m.Start(r.t.Context(), s, "")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s, h
+}
+
+// until waits for something that happens in the background.
+func (r *rig) until(what string, ok func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatal(what)
+		}
+	}
+}
+
+// SE-11: a proof older than `recheck` is renewed in the background at the next
+// use, by one replica; refused ends every session of that sign-in.
+func TestRecheck(t *testing.T) {
+	r := newRig(t)
+	a, b := r.replica(session.SessionsConfig{}), r.replica(session.SessionsConfig{})
+	s, h := r.person(a, "li", true)
+	child, err := a.StartChild(t.Context(), s, session.Offline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wait(14 * time.Minute)
+	if _, err := a.Lookup(t.Context(), h); err != nil || r.up.count() != 0 {
+		t.Fatalf("a young proof: %v, asked %d times", err, r.up.count())
+	}
+	r.wait(2 * time.Minute)
+	hold := make(chan struct{})
+	r.up.set(func() { r.up.groups, r.up.hold = []string{"ldap:b"}, hold })
+	// Every use on both replicas, and none of them waits.
+	for range 20 {
+		for _, m := range []*session.Manager{a, b} {
+			if got, err := m.Lookup(t.Context(), h); err != nil || got.Groups[0] != "ldap:a" {
+				t.Fatalf("%v %v", got.Groups, err)
+			}
+		}
+	}
+	r.until("the upstream was not asked", func() bool { return r.up.count() > 0 })
+	close(hold)
+	r.up.set(func() { r.up.hold = nil })
+	r.until("the new groups did not arrive", func() bool {
+		got, err := a.Lookup(t.Context(), h)
+		return err == nil && got.Groups[0] == "ldap:b" && got.Version > s.Version
+	})
+	if n := r.up.count(); n != 1 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+	// The offline session of the same sign-in gets the same answer without asking.
+	if got, err := b.Recheck(t.Context(), child.ID); err != nil || got.Groups[0] != "ldap:b" || r.up.count() != 1 {
+		t.Errorf("its offline session: %v %v, asked %d times", got.Groups, err, r.up.count())
+	}
+	r.wait(16 * time.Minute)
+	r.up.set(func() { r.up.err = connectors.ErrNotAllowed })
+	if _, err := a.Recheck(t.Context(), s.ID); !errors.Is(err, session.ErrEnded) {
+		t.Errorf("refused: %v", err)
+	}
+	for name, id := range map[string]string{"browser": s.ID, "offline": child.ID} {
+		if _, err := a.Get(t.Context(), id); !errors.Is(err, session.ErrEnded) {
+			t.Errorf("the %s session after the refusal: %v", name, err)
+		}
+	}
+}
+
+// SE-11: an upstream that is away is excused until recheck_grace is over, from
+// its last word on.
+func TestRecheckGrace(t *testing.T) {
+	r := newRig(t)
+	m := r.replica(session.SessionsConfig{IdleTTL: 24 * time.Hour})
+	s, _ := r.person(m, "li", true)
+	r.up.set(func() { r.up.err = connectors.ErrUnavailable })
+	r.wait(3*time.Hour + 59*time.Minute)
+	if _, err := m.Recheck(t.Context(), s.ID); err != nil {
+		t.Fatalf("within the grace: %v", err)
+	}
+	r.up.set(func() { r.up.err = nil })
+	r.wait(time.Minute)
+	if got, err := m.Recheck(t.Context(), s.ID); err != nil || r.now().Sub(got.Proved) > time.Minute {
+		t.Fatalf("back again: %v", err)
+	}
+	r.up.set(func() { r.up.err = connectors.ErrUnavailable })
+	r.wait(4*time.Hour + time.Second)
+	if _, err := m.Recheck(t.Context(), s.ID); !errors.Is(err, session.ErrEnded) {
+		t.Errorf("after the grace: %v", err)
+	}
+}
+
+// UP-9: where an upstream keeps few tokens, all sign-ins of an identity share a
+// record; a refusal of the one that was replaced meanwhile ends nothing.
+func TestOneRenewalOfAnIdentity(t *testing.T) {
+	r := newRig(t)
+	m := r.replica(session.SessionsConfig{})
+	s, _ := r.person(m, "li", false)
+	save := func(state string) string {
+		id, err := m.SaveRenewal(t.Context(), session.Renewal{Connector: "github", Subject: "7", State: []byte(state), Proved: r.now()}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	id := save("old")
+	s.Renewal, s.Proved = id, r.now()
+	s, h, err := m.Start(t.Context(), s, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wait(16 * time.Minute)
+	hold := make(chan struct{})
+	r.up.set(func() { r.up.err, r.up.hold = connectors.ErrNotAllowed, hold })
+	done := make(chan error)
+	go func() { _, err := m.Recheck(context.Background(), s.ID); done <- err }()
+	r.until("nobody asked", func() bool { return r.up.count() > 0 })
+	if again := save("new"); again != id {
+		t.Fatalf("records %s and %s", id, again)
+	}
+	close(hold)
+	if err := <-done; err != nil {
+		t.Errorf("a refusal of what was replaced: %v", err)
+	}
+	if _, err := m.Lookup(t.Context(), h); err != nil {
+		t.Errorf("the session: %v", err)
+	}
+}
+
+// SE-3: with the store cut off, what was verified goes on for outage_grace and
+// then closes, watched sessions included; nothing new is issued meanwhile, and a
+// revocation that cannot be written is an error, never "done".
+func TestOutage(t *testing.T) {
+	r := newRig(t)
+	grace := 10 * time.Second
+	m := r.replica(session.SessionsConfig{OutageGrace: &grace})
+	s, h := r.person(m, "li", false)
+	other, oh := r.person(m, "wu", false)
+	ended, stop := m.Watch(s.ID)
+	defer stop()
+	if _, err := m.Lookup(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	r.link.cut.Store(true)
+	for _, x := range []session.Handle{h, oh} {
+		if _, err := m.Lookup(t.Context(), x); err != nil {
+			t.Fatalf("within the grace: %v", err)
+		}
+	}
+	if _, _, err := m.Start(t.Context(), other, ""); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a new session: %v", err)
+	}
+	if _, err := m.NewTicket(t.Context(), s.ID, "a.example", "n"); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a ticket: %v", err)
+	}
+	if err := m.Revoke(t.Context(), s.ID, "x"); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a revocation: %v", err)
+	}
+	select {
+	case <-ended:
+		t.Fatal("an open socket was closed within the grace")
+	default:
+	}
+	r.wait(grace)
+	if _, err := m.Lookup(t.Context(), h); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("after the grace: %v", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("an open socket outlives the grace")
+	}
+	r.link.cut.Store(false)
+	r.wait(time.Second)
+	if _, err := m.Lookup(t.Context(), h); err != nil {
+		t.Errorf("back again: %v", err)
+	}
+}
+
+// A store that hangs is not asked by every request: the first that failed
+// answers for a moment.
+func TestOutageIsNotAskedByEverybody(t *testing.T) {
+	r := newRig(t)
+	m := r.replica(session.SessionsConfig{})
+	_, h := r.person(m, "li", false)
+	r.link.cut.Store(true)
+	before := r.link.asked.Load()
+	for range 1000 {
+		if _, err := m.Lookup(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := r.link.asked.Load() - before; n > 200 {
+		t.Errorf("a thousand requests asked %d times", n)
+	}
+}
+
+// outage_grace 0 closes at once.
+func TestOutageWithoutGrace(t *testing.T) {
+	r := newRig(t)
+	m := r.replica(session.SessionsConfig{OutageGrace: new(time.Duration)})
+	_, h := r.person(m, "li", false)
+	r.link.cut.Store(true)
+	if _, err := m.Lookup(t.Context(), h); !errors.Is(err, store.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
+// A revocation, a suspension and an epoch hold at once here, for sockets too,
+// and what replicas tell each other ends the rest.
+func TestEndings(t *testing.T) {
+	r := newRig(t)
+	a, b := r.replica(session.SessionsConfig{}), r.replica(session.SessionsConfig{})
+	r.users.OnChange(func(id string) { a.EndUser(id); b.EndUser(id) })
+	for name, end := range map[string]func(s session.Session) error{
+		"revoke":  func(s session.Session) error { return a.Revoke(t.Context(), s.ID, "x") },
+		"suspend": func(s session.Session) error { return r.users.Suspend(t.Context(), s.UserID) },
+		"epoch":   func(s session.Session) error { return r.users.BumpEpoch(t.Context(), s.UserID) },
+	} {
+		s, h := r.person(a, name, false)
+		bystander, bh := r.person(a, "bystander of "+name, false)
+		child, err := a.StartChild(t.Context(), s, session.Offline)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended, stop := b.Watch(s.ID)
+		if _, err := b.Lookup(t.Context(), h); err != nil { // in its memory now
+			t.Fatal(err)
+		}
+		otherEnded, stopOther := b.Watch(bystander.ID)
+		if err := end(s); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Lookup(t.Context(), h); !errors.Is(err, session.ErrEnded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		select {
+		case <-ended:
+		case <-time.After(time.Second):
+			t.Errorf("%s: a socket on the other replica stays open", name)
+		}
+		if _, err := b.Lookup(t.Context(), h); !errors.Is(err, session.ErrEnded) {
+			t.Errorf("%s on the other replica: %v", name, err)
+		}
+		if _, err := b.Get(t.Context(), child.ID); (err == nil) != (name == "revoke") {
+			t.Errorf("%s: its offline session: %v", name, err)
+		}
+		if _, err := b.Lookup(t.Context(), bh); err != nil {
+			t.Errorf("%s ended a bystander: %v", name, err)
+		}
+		select {
+		case <-otherEnded:
+			t.Errorf("%s closed a bystander's socket", name)
+		default:
+		}
+		stop()
+		stopOther()
+	}
+}
+
+// The last use is written at most once a minute and moves no version; a use that
+// is not written yet counts when the session is read again.
+func TestSeenIsBatched(t *testing.T) {
+	r := newRig(t)
+	m := r.replica(session.SessionsConfig{})
+	s, h := r.person(m, "li", true)
+	version := func() uint64 {
+		it, err := r.link.Store.Get(t.Context(), store.Key{Kind: "session", ID: s.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return it.Version
+	}
+	first := version()
+	for range 50 {
+		r.wait(time.Second)
+		if _, err := m.Lookup(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if version() != first {
+		t.Error("uses within a minute were written")
+	}
+	r.wait(20 * time.Second)
+	if _, err := m.Lookup(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the last use was not written", func() bool { return version() == first+1 })
+	got, err := m.Lookup(t.Context(), h)
+	if err != nil || got.Version != s.Version {
+		t.Errorf("version %d became %d (%v)", s.Version, got.Version, err)
+	}
+	// After hours: the use rechecks the session, which is then read again; the
+	// next one, hours later, still finds it.
+	r.wait(11 * time.Hour)
+	before := version()
+	if _, err := m.Lookup(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	r.until("no recheck", func() bool { return version() > before })
+	r.wait(11 * time.Hour)
+	if _, err := m.Lookup(t.Context(), h); err != nil {
+		t.Errorf("a session that was used 11 hours ago: %v", err)
+	}
+}
+
+// What the store holds of a handle is its hash, and a handle is 256 bits.
+func TestHandles(t *testing.T) {
+	r := newRig(t)
+	m := r.replica(session.SessionsConfig{})
+	_, h := r.person(m, "li", false)
+	if len(h) != 52 {
+		t.Errorf("a handle of %d characters of base32", len(h))
+	}
+	items, err := r.link.List(t.Context(), "handle", "", "", "", 10)
+	if err != nil || len(items) != 1 || items[0].ID != store.HashID(string(h)) || bytes.Contains(items[0].Value, []byte(h)) {
+		t.Errorf("%v %v", items, err)
+	}
+	for _, wrong := range []session.Handle{"", "x", h[:51], h + "A", session.Handle(store.HashID(string(h)))} {
+		if _, err := m.Lookup(t.Context(), wrong); !errors.Is(err, session.ErrNoSession) {
+			t.Errorf("%q: %v", wrong, err)
+		}
+	}
+	if _, err := m.LookupHost(t.Context(), h, "a.example"); !errors.Is(err, session.ErrNoSession) {
+		t.Errorf("the broker's handle on another host: %v", err)
+	}
+}
