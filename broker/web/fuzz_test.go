@@ -102,8 +102,12 @@ func FuzzValidEmail(f *testing.F) {
 		if !ok || l2 != local || d2 != domain {
 			t.Fatalf("%q gave %q, which gives %q %q %v", s, domain, l2, d2, ok)
 		}
-		if typed := s[len(local)+1:]; isASCII(typed) && !strings.EqualFold(typed, domain) {
+		typed := s[len(local)+1:]
+		if isASCII(typed) && !strings.EqualFold(typed, domain) {
 			t.Fatalf("the ASCII domain %q became %q", typed, domain)
+		}
+		if !isASCII(typed) && !strings.Contains("."+domain, ".xn--") {
+			t.Fatalf("the look-alike %q became the ASCII domain %q", typed, domain)
 		}
 	})
 }

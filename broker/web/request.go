@@ -134,8 +134,8 @@ func HostName(hostport string) string {
 			return ""
 		}
 	}
-	if strings.Contains(host, ":") {
-		if _, err := netip.ParseAddr(host); err != nil {
+	if strings.Contains(host, ":") || strings.HasPrefix(hostport, "[") { // brackets are for IPv6 alone (RFC 3986 section 3.2.2)
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.Is6() {
 			return ""
 		}
 	}

@@ -85,7 +85,7 @@ func ValidEmail(s string) (local, domain string, ok bool) {
 	if err != nil {
 		return "", "", false
 	}
-	a = strings.ToLower(a)
+	a = lowerASCII(a)
 	for label := range strings.SplitSeq(a, ".") {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
 			return "", "", false
@@ -106,11 +106,22 @@ func ValidEmail(s string) (local, domain string, ok bool) {
 	// another text is a look-alike.
 	if !isASCII(domain) {
 		u, err := idna.Lookup.ToUnicode(a)
-		if err != nil || u != strings.ToLower(domain) {
+		if err != nil || u != lowerASCII(domain) {
 			return "", "", false
 		}
 	}
 	return local, a, true
+}
+
+// lowerASCII leaves the rest alone: strings.ToLower would make a k of a Kelvin
+// sign, and so hide the very mapping that is looked for.
+func lowerASCII(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c >= 'A' && c <= 'Z' {
+			return c + 'a' - 'A'
+		}
+		return c
+	}, s)
 }
 
 func isASCII(s string) bool {
