@@ -111,9 +111,9 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 func HostName(hostport string) string {
 	host := hostport
 	if strings.HasPrefix(host, "[") || strings.Count(host, ":") == 1 {
-		h, _, err := net.SplitHostPort(hostport)
+		h, port, err := net.SplitHostPort(hostport)
 		switch {
-		case err == nil:
+		case err == nil && strings.Trim(port, "0123456789") == "":
 			host = h
 		case strings.HasPrefix(hostport, "[") && strings.HasSuffix(hostport, "]"):
 			host = hostport[1 : len(hostport)-1]
