@@ -51,7 +51,7 @@ func TestSuspended(t *testing.T) {
 	h := start(t, "")
 	b := h.browser()
 	b.enter("demo", "demo")
-	tok := h.redeem(b.code(authRequest())).json(t)
+	tok := h.tokens()
 	id := claims(t, tok["id_token"])["sub"].(string)
 	if a := h.operator(http.MethodPost, "/users/"+id+"/suspend", nil); a.StatusCode >= 300 {
 		t.Fatalf("suspend: %d %s", a.StatusCode, a.Body)
@@ -132,8 +132,10 @@ func TestRecheckThroughTheDoors(t *testing.T) {
 	gh.set(func() { gh.down = true })
 	h.wait(3 * time.Hour)
 	asked := gh.count(&gh.asked)
-	if !stays.in() || !stays.in() {
-		t.Error("an upstream that is away ended a session within the grace")
+	for range 2 { // the first one asks
+		if !stays.in() {
+			t.Error("an upstream that is away ended a session within the grace")
+		}
 	}
 	if gh.count(&gh.asked) != asked {
 		t.Error("the page waited for the upstream")
