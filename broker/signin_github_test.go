@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -184,21 +183,4 @@ func (h *harness) raw() string {
 		b.Write(f)
 	}
 	return b.String()
-}
-
-// operator calls /api/v1 on the private listener with data/admin.token.
-func (h *harness) operator(method, path string, body io.Reader) answer {
-	h.t.Helper()
-	tok, err := os.ReadFile(filepath.Join(h.dir, "data", "admin.token"))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	req, err := http.NewRequest(method, h.Admin+"/api/v1"+path, body)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(tok)))
-	b := h.browser()
-	b.Header = http.Header{}
-	return b.do(req)
 }

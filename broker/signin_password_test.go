@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// try posts the form of the sign-in page that a fresh visit shows.
-func (b *browser) try(user, password string, header ...string) answer {
+// guess posts the form of the sign-in page that a fresh visit shows.
+func (b *browser) guess(user, password string, header ...string) answer {
 	b.h.t.Helper()
 	return b.post("/signin/local", url.Values{"username": {user}, "password": {password}, "attempt": {field(b.h.t, attemptField, b.follow(b.get("/signin/local", header...)))}}, header...)
 }
@@ -37,7 +37,7 @@ func TestUnknownUserAndWrongPasswordAreOneAnswer(t *testing.T) {
 	h := start(t, "rate_limits: {account_failures: 3}")
 	known, unknown := h.browser(), h.browser()
 	for i := range 5 {
-		a, b := known.try("demo", "wrong"), unknown.try("nobody", "wrong")
+		a, b := known.guess("demo", "wrong"), unknown.guess("nobody", "wrong")
 		ah, ab := same(a)
 		bh, bb := same(b)
 		if a.StatusCode != b.StatusCode || !maps.EqualFunc(ah, bh, func(x, y []string) bool { return strings.Join(x, "|") == strings.Join(y, "|") }) || ab != bb {
@@ -87,29 +87,29 @@ func TestAccountIsPaused(t *testing.T) {
 	if codes[http.StatusUnprocessableEntity] != 5 || codes[http.StatusTooManyRequests] != 19 {
 		t.Fatalf("24 wrong passwords at once: %v", codes)
 	}
-	a := h.browser().try("demo", "demo")
+	a := h.browser().guess("demo", "demo")
 	if a.StatusCode != http.StatusTooManyRequests || a.Header.Get("Retry-After") == "" {
 		t.Errorf("the right password while paused: %d, Retry-After %q", a.StatusCode, a.Header.Get("Retry-After"))
 	}
-	if a := h.browser().try("admin", "admin"); a.StatusCode != http.StatusSeeOther {
+	if a := h.browser().guess("admin", "admin"); a.StatusCode != http.StatusSeeOther {
 		t.Errorf("another account: %d", a.StatusCode)
 	}
 	h.wait(15 * time.Minute)
-	if a := h.browser().try("demo", "demo"); a.StatusCode != http.StatusSeeOther {
+	if a := h.browser().guess("demo", "demo"); a.StatusCode != http.StatusSeeOther {
 		t.Errorf("after the pause: %d", a.StatusCode)
 	}
 	// A success forgets the failures, so that three now and three then are no five.
 	for range 2 {
 		for range 3 {
-			h.browser().try("demo", "wrong")
+			h.browser().guess("demo", "wrong")
 		}
-		if a := h.browser().try("demo", "demo"); a.StatusCode != http.StatusSeeOther {
+		if a := h.browser().guess("demo", "demo"); a.StatusCode != http.StatusSeeOther {
 			t.Fatalf("after three failures: %d", a.StatusCode)
 		}
 	}
 	// Successes alone never count.
 	for range 4 {
-		if a := h.browser().try("demo", "demo"); a.StatusCode != http.StatusSeeOther {
+		if a := h.browser().guess("demo", "demo"); a.StatusCode != http.StatusSeeOther {
 			t.Fatalf("a success counted: %d", a.StatusCode)
 		}
 	}
@@ -124,23 +124,23 @@ func TestNobodyIsKeptOut(t *testing.T) {
 	owner := h.browser()
 	owner.enter("demo", "demo")
 	for i := range 4 { // both the account's counter and the address's are full
-		h.browser().try("demo", "wrong")
-		h.browser().try(fmt.Sprint("x", i), "wrong")
+		h.browser().guess("demo", "wrong")
+		h.browser().guess(fmt.Sprint("x", i), "wrong")
 	}
-	if a := h.browser().try("demo", "demo"); a.StatusCode != http.StatusTooManyRequests {
+	if a := h.browser().guess("demo", "demo"); a.StatusCode != http.StatusTooManyRequests {
 		t.Fatalf("a strange browser: %d", a.StatusCode)
 	}
 	owner.signOut()
-	if a := owner.try("demo", "demo"); a.StatusCode != http.StatusSeeOther {
+	if a := owner.guess("demo", "demo"); a.StatusCode != http.StatusSeeOther {
 		t.Fatalf("the owner is kept out of an account that others guess at: %d", a.StatusCode)
 	}
 	// The cookie is no way to guess at somebody else.
-	if a := owner.try("admin", "admin"); a.StatusCode != http.StatusTooManyRequests {
+	if a := owner.guess("admin", "admin"); a.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("a known browser at another account, from a full address: %d", a.StatusCode)
 	}
 	// Its own counter is full after three.
 	for i := range 4 {
-		if a := owner.try("demo", "wrong"); (a.StatusCode == http.StatusTooManyRequests) != (i == 3) {
+		if a := owner.guess("demo", "wrong"); (a.StatusCode == http.StatusTooManyRequests) != (i == 3) {
 			t.Fatalf("the owner's wrong try %d: %d", i+1, a.StatusCode)
 		}
 	}
@@ -148,7 +148,7 @@ func TestNobodyIsKeptOut(t *testing.T) {
 	fake := h.browser()
 	u, _ := url.Parse(h.URL)
 	fake.client.Jar.SetCookies(u, []*http.Cookie{{Name: "gatehouse-device", Value: "eyJpIjoiWCIsImEiOlsiWCJdfQ", Path: "/"}})
-	if a := fake.try("demo", "demo"); a.StatusCode != http.StatusTooManyRequests {
+	if a := fake.guess("demo", "demo"); a.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("a made-up device cookie: %d", a.StatusCode)
 	}
 }
@@ -165,7 +165,7 @@ func TestAddressIsPaused(t *testing.T) {
 		if password == "demo" {
 			user = "demo"
 		}
-		return h.browser().try(user, password, "X-Forwarded-For", ip).StatusCode
+		return h.browser().guess(user, password, "X-Forwarded-For", ip).StatusCode
 	}
 	for i := range 5 {
 		if code := from("192.0.2.1", "wrong"); (code == http.StatusTooManyRequests) != (i == 4) {
@@ -234,8 +234,8 @@ func TestTypedNamesAreNotKept(t *testing.T) {
 	t.Parallel()
 	h := start(t, "")
 	h.browser().enter("demo", "demo")
-	h.browser().try("correct-horse-battery", "x")
-	h.browser().try("demo", "correct-horse-battery")
+	h.browser().guess("correct-horse-battery", "x")
+	h.browser().guess("demo", "correct-horse-battery")
 	raw := h.raw()
 	if strings.Contains(raw, "correct-horse") {
 		t.Error("the store holds what was typed")

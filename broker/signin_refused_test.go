@@ -53,7 +53,7 @@ func TestSuspended(t *testing.T) {
 	b.enter("demo", "demo")
 	tok := h.tokens()
 	id := claims(t, tok["id_token"])["sub"].(string)
-	if a := h.operator(http.MethodPost, "/users/"+id+"/suspend", nil); a.StatusCode >= 300 {
+	if a := h.operator(http.MethodPost, "/api/v1/users/"+id+"/suspend", ""); a.StatusCode >= 300 {
 		t.Fatalf("suspend: %d %s", a.StatusCode, a.Body)
 	}
 	if b.in() {
@@ -67,7 +67,7 @@ func TestSuspended(t *testing.T) {
 		t.Fatalf("signed in: %d\n%s", a.StatusCode, a.Body)
 	}
 	// Back, and as somebody else: the form leads to a fresh one with the target.
-	if a := h.operator(http.MethodPost, "/users/"+id+"/resume", nil); a.StatusCode >= 300 {
+	if a := h.operator(http.MethodPost, "/api/v1/users/"+id+"/resume", ""); a.StatusCode >= 300 {
 		t.Fatalf("resume: %d %s", a.StatusCode, a.Body)
 	}
 	if a := h.refresh(tok["refresh_token"]); a.StatusCode != http.StatusBadRequest {
@@ -85,7 +85,7 @@ func TestBackAfterRefusal(t *testing.T) {
 	b.enter("admin", "admin")
 	id := b.get("/api/v1/me").json(t)["id"].(string)
 	b.signOut()
-	h.operator(http.MethodPost, "/users/"+id+"/suspend", nil)
+	h.operator(http.MethodPost, "/api/v1/users/"+id+"/suspend", "")
 	page := b.follow(b.get("/account/claims"))
 	if a := b.signIn(page, "admin", "admin"); a.StatusCode != http.StatusForbidden {
 		t.Fatalf("%d", a.StatusCode)
