@@ -167,8 +167,8 @@ func (h *harness) rows() map[string]int {
 	return out
 }
 
-// raw returns the bytes of all files of the store.
-func (h *harness) raw() string {
+// storeBytes returns the bytes of all files of the store.
+func (h *harness) storeBytes() string {
 	h.t.Helper()
 	var b strings.Builder
 	files, err := filepath.Glob(filepath.Join(h.dir, "data", "gatehouse.db*"))

@@ -59,7 +59,7 @@ func TestSuspended(t *testing.T) {
 	if b.in() {
 		t.Error("a suspended user is in")
 	}
-	if a := h.refresh(tok["refresh_token"]); a.StatusCode != http.StatusBadRequest {
+	if a := h.refreshed(tok["refresh_token"]); a.StatusCode != http.StatusBadRequest {
 		t.Errorf("refreshed: %d", a.StatusCode)
 	}
 	a := b.signIn(b.follow(b.get("/account/claims")), "demo", "demo")
@@ -70,7 +70,7 @@ func TestSuspended(t *testing.T) {
 	if a := h.operator(http.MethodPost, "/api/v1/users/"+id+"/resume", ""); a.StatusCode >= 300 {
 		t.Fatalf("resume: %d %s", a.StatusCode, a.Body)
 	}
-	if a := h.refresh(tok["refresh_token"]); a.StatusCode != http.StatusBadRequest {
+	if a := h.refreshed(tok["refresh_token"]); a.StatusCode != http.StatusBadRequest {
 		t.Errorf("what was ended came back: %d", a.StatusCode)
 	}
 	b.enter("demo", "demo")
@@ -84,7 +84,7 @@ func TestBackAfterRefusal(t *testing.T) {
 	b := h.browser()
 	b.enter("admin", "admin")
 	id := b.get("/api/v1/me").json(t)["id"].(string)
-	b.signOut()
+	b.signOutHere()
 	h.operator(http.MethodPost, "/api/v1/users/"+id+"/suspend", "")
 	page := b.follow(b.get("/account/claims"))
 	if a := b.signIn(page, "admin", "admin"); a.StatusCode != http.StatusForbidden {
@@ -123,7 +123,7 @@ func TestRecheckThroughTheDoors(t *testing.T) {
 			t.Fatal("whoever left the organization stays in")
 		}
 	}
-	if a := h.refresh(tok["refresh_token"]); a.StatusCode != http.StatusBadRequest {
+	if a := h.refreshed(tok["refresh_token"]); a.StatusCode != http.StatusBadRequest {
 		t.Errorf("refreshed: %d %s", a.StatusCode, a.Body)
 	}
 	if !stays.in() {

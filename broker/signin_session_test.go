@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// signOut asks and confirms, here alone.
-func (b *browser) signOut() {
+// signOutHere asks and confirms, here alone.
+func (b *browser) signOutHere() {
 	b.h.t.Helper()
 	a := b.post("/signout", url.Values{"token": {field(b.h.t, tokenField, b.get("/signout"))}, "here": {"1"}})
 	if a.StatusCode != http.StatusSeeOther || b.in() {
@@ -36,8 +36,8 @@ func (b *browser) again(user string) {
 	}
 }
 
-// refresh redeems a refresh token of demo-app.
-func (h *harness) refresh(tok any) answer {
+// refreshed redeems a refresh token of demo-app.
+func (h *harness) refreshed(tok any) answer {
 	h.t.Helper()
 	return h.token(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.(string)}})
 }
@@ -193,12 +193,12 @@ func TestUnrenewableProof(t *testing.T) {
 	}
 	// Offline ones have 168 h.
 	h.wait(155 * time.Hour)
-	a := h.refresh(tok["refresh_token"])
+	a := h.refreshed(tok["refresh_token"])
 	if a.StatusCode != http.StatusOK {
 		t.Fatalf("an offline session before 168 h: %d %s", a.StatusCode, a.Body)
 	}
 	h.wait(2 * time.Hour)
-	if a := h.refresh(a.json(t)["refresh_token"]); a.StatusCode != http.StatusBadRequest {
+	if a := h.refreshed(a.json(t)["refresh_token"]); a.StatusCode != http.StatusBadRequest {
 		t.Errorf("an offline session after 168 h: %d", a.StatusCode)
 	}
 }
@@ -238,7 +238,7 @@ func TestSignOut(t *testing.T) {
 	if a := h.bearer(h.URL+"/oauth2/userinfo", on["access_token"]); a.StatusCode != http.StatusUnauthorized {
 		t.Errorf("the online token: %d", a.StatusCode)
 	}
-	r := h.refresh(off["refresh_token"])
+	r := h.refreshed(off["refresh_token"])
 	if r.StatusCode != http.StatusOK || !phone.in() {
 		t.Fatalf("the offline grant: %d, the other browser in: %v", r.StatusCode, phone.in())
 	}
@@ -250,7 +250,7 @@ func TestSignOut(t *testing.T) {
 	if a := b.post("/signout", url.Values{"token": {field(t, tokenField, b.get("/signout"))}, "everywhere": {"1"}}); a.StatusCode != http.StatusSeeOther {
 		t.Fatalf("everywhere: %d", a.StatusCode)
 	}
-	if r := h.refresh(r.json(t)["refresh_token"]); b.in() || phone.in() || r.StatusCode != http.StatusBadRequest {
+	if r := h.refreshed(r.json(t)["refresh_token"]); b.in() || phone.in() || r.StatusCode != http.StatusBadRequest {
 		t.Errorf("everywhere: here %v, there %v, offline %d", b.in(), phone.in(), r.StatusCode)
 	}
 	b.enter("demo", "demo") // and in again

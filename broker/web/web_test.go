@@ -359,7 +359,7 @@ func TestPageThatFails(t *testing.T) {
 	sealer, _ := store.NewSealer([][]byte{bytes.Repeat([]byte{7}, 32)})
 	files := fstest.MapFS{
 		"layout.html": {Data: []byte(`<p>before</p>{{template "main" .}}`)}, "hop.html": {Data: []byte(`{{define "main"}}{{end}}`)},
-		"error.html": {Data: []byte(`{{define "main"}}error {{.Data.Ref}}{{end}}`)}, "bad.html": {Data: []byte(`{{define "main"}}{{.Data.Missing}}{{end}}`)},
+		"parts.html": {Data: []byte(`{{define "none"}}{{end}}`)}, "error.html": {Data: []byte(`{{define "main"}}error {{.Data.Ref}}{{end}}`)}, "bad.html": {Data: []byte(`{{define "main"}}{{.Data.Missing}}{{end}}`)},
 		"locale/en.json": {Data: []byte(`{"error.internal":"x"}`)},
 	}
 	e, err := New(Config{Issuer: u, Templates: files, Static: fstest.MapFS{}, Sealer: sealer, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
