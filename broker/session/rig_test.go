@@ -171,4 +171,3 @@ func (r *rig) until(what string, ok func() bool) {
 		}
 	}
 }
-
