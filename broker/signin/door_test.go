@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/store/sqlite"
@@ -92,7 +93,7 @@ func localMethod(t testing.TB) Method {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := local.Open(connectors.Env{ID: "local", Now: time.Now, Log: slog.New(slog.DiscardHandler)}, local.Config{Users: []local.User{{Username: "li", PasswordHash: hash}}})
+	c, err := local.Open(connectors.Env{ID: "local", Now: time.Now, Log: slog.New(slog.DiscardHandler)}, local.Config{Users: []local.User{{Username: "li", PasswordHash: redact.String(hash)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
