@@ -138,6 +138,10 @@ func (c *Config) routeReferences(ps *complaints) {
 				ps.add(at+".Path", "route.shadowed", fmt.Sprintf("This route is never reached: %q stands before it and takes the same paths.", before.Name), "put the longer path first")
 				break
 			}
+			if r.Clashes(before) {
+				ps.add(at+".Host", "route.raw_path", fmt.Sprintf("This route and %q share a host, and one of them has raw_path: its ambiguous paths may reach what the other one guards.", before.Name), "raw_path: false on both, or a host of its own")
+				break
+			}
 		}
 		if r.Audience != "" && !c.audience(r.Audience) && (len(r.Auth) == 0 || slices.Contains(r.Auth, "bearer")) {
 			ps.warn(at+".Audience", "route.audience", fmt.Sprintf("%q is no resource, so no client can get a token for this route.", r.Audience), c.nearestResource(r.Audience))

@@ -41,6 +41,8 @@ func TestSectionsFitTogether(t *testing.T) {
 		{"shadowed by the same path", "routes:\n" + route("a", "a.example.org", ", path: /v1") + route("b", "a.example.org", ", path: /v1/"), "error", "route.shadowed", `"a" stands before it`, 7},
 		{"shadowed by a part of the path", "routes:\n" + route("a", "a.example.org", ", path: /v1") + route("b", "a.example.org", ", path: /v1/x"), "error", "route.shadowed", `"a" stands before it`, 7},
 		{"shadowed wildcard", "routes:\n" + lease("a", "{node}.consoles.example.org") + route("b", "*.consoles.example.org", ""), "error", "route.shadowed", `"a" stands before it`, 7},
+		{"a raw path beside another route", "routes:\n" + route("a", "a.example.org", ", path: /admin") + route("b", "a.example.org", ", raw_path: true"), "error", "route.raw_path", `"a" share a host`, 7},
+		{"a raw path under a wildcard", "routes:\n" + route("a", "a.example.org", "") + route("b", "*.example.org", ", raw_path: true"), "error", "route.raw_path", `"a" share a host`, 7},
 		{"the issuer's host", "routes:\n" + route("a", "ID.example.com", ""), "error", "route.issuer", "own host", 6},
 		{"consoles below the issuer", "routes:\n" + lease("a", "{node}.consoles.example.com"), "warning", "route.same_site", "under the issuer's own domain", 6},
 		{"consoles below an app", "routes:\n" + lease("a", "{node}.example.org") + route("b", "app.example.org", ""), "warning", "route.same_site", `under the domain of the route "b"`, 6},

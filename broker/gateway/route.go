@@ -158,6 +158,26 @@ func (r Route) Problems() []problem.Problem {
 	return ps
 }
 
+// Clashes reports whether both routes take a host that they share, and one of
+// them lets ambiguous paths through: what the other's path keeps in would be
+// reached around it (docs/security.md GW-4).
+func (r Route) Clashes(o Route) bool {
+	return (r.raw() || o.raw()) && (r.takes(o.Host) || o.takes(r.Host))
+}
+
+// takes reports whether a host of the other route, as it is written, is this
+// one's too.
+func (r Route) takes(host string) bool {
+	mine, host := strings.ToLower(r.Host), strings.ToLower(host)
+	for _, wild := range []string{nodeLabel, "*"} {
+		if suffix, ok := strings.CutPrefix(mine, wild); ok {
+			first, rest, _ := strings.Cut(host, ".")
+			return "."+rest == suffix && (first == nodeLabel || first == "*" || validNode(first))
+		}
+	}
+	return mine == host
+}
+
 // raw reports whether ambiguous paths pass: by default on lease routes, since
 // the file names of Jupyter hold such.
 func (r Route) raw() bool {

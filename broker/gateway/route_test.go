@@ -75,3 +75,22 @@ func TestRouteProblems(t *testing.T) {
 		}
 	}
 }
+
+// GW-4: where one route lets ambiguous paths through, its host has no other.
+func TestRoutesClash(t *testing.T) {
+	yes := true
+	raw, plain := Route{Host: "api.example.com", RawPath: &yes}, Route{Host: "API.example.com", Path: "/admin"}
+	for _, c := range []struct {
+		a, b Route
+		want bool
+	}{
+		{raw, plain, true}, {plain, raw, true}, {plain, plain, false}, {raw, Route{Host: "other.example.com"}, false},
+		{raw, Route{Host: "*.example.com"}, true}, {Route{Host: "*.example.com", RawPath: &yes}, plain, true}, {Route{Host: "*.example.com"}, plain, false},
+		{Route{Host: "{node}.example.com", Lease: true}, plain, true}, {Route{Host: "{node}.example.com", Lease: true}, Route{Host: "*.example.com"}, true},
+		{Route{Host: "{node}.example.com", Lease: true}, Route{Host: "a.b.example.com"}, false},
+	} {
+		if got := c.a.Clashes(c.b); got != c.want {
+			t.Errorf("%s and %s: %v", c.a.Host, c.b.Host, got)
+		}
+	}
+}
