@@ -16,7 +16,7 @@ func TestGatewayBearer(t *testing.T) {
 	h, up := gate(t, `
 routes:
   - {name: api, host: api.localhost, upstream: UP, audience: demo-api}
-  - {name: write, host: write.localhost, upstream: UP, audience: demo-api, scopes: [deployments:write]}
+  - {name: write, host: write.localhost, upstream: UP, audience: demo-api, scopes: ["deployments:write"]}
   - {name: other, host: other.localhost, upstream: UP, audience: other}
   - {name: none, host: none.localhost, upstream: UP}
   - {name: people, host: people.localhost, upstream: UP, audience: demo-api, auth: [session]}
@@ -43,7 +43,7 @@ resources: [{name: demo-api}, {name: other}]
 		"refresh token":     {api, refresh, 401, "invalid_token"},
 		"unsigned":          {api, forged, 401, "invalid_token"},
 		"cut":               {api, tok[:len(tok)-4], 401, "invalid_token"},
-		"nothing":           {api, "", 401, "invalid_token"},
+		"nothing":           {api, "", 401, "session.required"},
 		"not for bearers":   {h.at("people", "/"), tok, 401, "session.required"},
 	} {
 		a := h.bearer(c.url, c.token)

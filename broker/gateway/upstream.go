@@ -114,6 +114,9 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, pg *passage) {
 	if r.Body != nil && r.Body != http.NoBody {
 		pg.body = &requestBody{ReadCloser: r.Body, in: r}
 		r.Body = pg.body
+		// An upstream may answer while it is still being sent to; otherwise
+		// net/http would read the whole body before the answer's first byte.
+		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	// WebSockets have their own relay; h2c and the like would carry requests
 	// past the policy (GW-7).
