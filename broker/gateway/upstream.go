@@ -68,7 +68,7 @@ func (p *proxies) transport(dial func(context.Context, string, string) (net.Conn
 		headerTimeout = 60 * time.Second
 	}
 	return &http.Transport{
-		DialContext: dial, TLSClientConfig: tc, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: headerTimeout,
+		DialContext: hearing(dial), TLSClientConfig: tc, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: headerTimeout,
 		MaxIdleConns: 1024, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression: true, ExpectContinueTimeout: time.Second, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
 	}
