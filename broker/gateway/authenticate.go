@@ -34,7 +34,7 @@ var errNobody = errors.New("not authenticated")
 // authenticate finds the caller by cookie or bearer token. On a lease route the
 // client's own Authorization belongs to the console when a cookie is there.
 func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller, error) {
-	_, hasCookie := g.cfg.Edge.Cookie(r, ConsoleCookie)
+	h, hasCookie := g.cfg.Edge.Cookie(r, ConsoleCookie)
 	auth := r.Header["Authorization"]
 	if rt.bearer && len(auth) > 0 && !(rt.Lease && hasCookie) {
 		if len(auth) > 1 {
@@ -50,7 +50,6 @@ func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller,
 	if !rt.session || !hasCookie {
 		return caller{}, errNobody
 	}
-	h, _ := g.cfg.Edge.Cookie(r, ConsoleCookie)
 	s, err := g.cfg.Sessions.LookupHost(r.Context(), session.Handle(h), host)
 	if errors.Is(err, session.ErrNoSession) || errors.Is(err, session.ErrEnded) {
 		return caller{}, errNobody

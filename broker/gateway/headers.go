@@ -18,31 +18,24 @@ var (
 	forgedPrefixes = []string{"x-gatehouse-", "x-forwarded-", "x-auth-request-", "x-webauth-", "x-accel-"}
 )
 
-// normal maps a header name to its normal form without allocating for names
-// that already have it.
-func normal(name string) string {
-	same := true
+// nameBuffer is enough for the header names that are compared; a longer one
+// costs an allocation.
+const nameBuffer = 64
+
+// normal appends the normal form of a header name to buf.
+func normal(buf []byte, name string) []byte {
 	for i := range len(name) {
-		if c := name[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
-			same = false
-			break
-		}
-	}
-	if same {
-		return name
-	}
-	b := make([]byte, len(name))
-	for i := range len(name) {
-		switch c := name[i]; {
+		c := name[i]
+		switch {
 		case c >= 'A' && c <= 'Z':
-			b[i] = c + 'a' - 'A'
+			c += 'a' - 'A'
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
-			b[i] = c
 		default:
-			b[i] = '-'
+			c = '-'
 		}
+		buf = append(buf, c)
 	}
-	return string(b)
+	return buf
 }
 
 // suspicious is a quick look: only names that begin so can be forged ones.
@@ -57,16 +50,21 @@ func suspicious(name string) bool {
 	return false
 }
 
+func hasPrefix(b []byte, prefix string) bool {
+	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
+}
+
 func isForged(name string) bool {
 	if !suspicious(name) {
 		return false
 	}
-	n := normal(name)
-	if forged[n] {
+	var buf [nameBuffer]byte
+	n := normal(buf[:0], name)
+	if forged[string(n)] {
 		return true
 	}
 	for _, p := range forgedPrefixes {
-		if strings.HasPrefix(n, p) || n == strings.TrimSuffix(p, "-") {
+		if hasPrefix(n, p) || string(n) == p[:len(p)-1] {
 			return true
 		}
 	}
@@ -126,8 +124,9 @@ func notForClients(name string) bool {
 	default:
 		return false
 	}
-	n := normal(name)
-	return strings.HasPrefix(n, "x-accel-") || n == "x-sendfile" || n == "clear-site-data" || strings.HasPrefix(n, "x-gatehouse-")
+	var buf [nameBuffer]byte
+	n := normal(buf[:0], name)
+	return hasPrefix(n, "x-accel-") || string(n) == "x-sendfile" || string(n) == "clear-site-data" || hasPrefix(n, "x-gatehouse-")
 }
 
 // cleanResponse removes what an upstream must not say in our name.
