@@ -79,6 +79,8 @@ type Gateway struct {
 	base   context.Context // ends at shutdown; sockets hang on it
 	stop   context.CancelFunc
 	relays relays
+	// buffers are the WebSockets'.
+	buffers relayBuffers
 }
 
 // New checks and compiles the routes.

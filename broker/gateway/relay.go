@@ -21,9 +21,22 @@ const (
 // relay copies frames both ways and knows where they end, so that a close frame
 // of ours never lands inside one.
 type relay struct {
-	stop chan int
-	once sync.Once
+	stop    chan int
+	once    sync.Once
+	buffers *relayBuffers
 }
+
+// relayBuffers are what bytes pass through; who waits holds none.
+type relayBuffers struct{ pool sync.Pool }
+
+func (b *relayBuffers) take() *[relayBuffer]byte {
+	if x, ok := b.pool.Get().(*[relayBuffer]byte); ok {
+		return x
+	}
+	return new([relayBuffer]byte)
+}
+
+func (b *relayBuffers) give(x *[relayBuffer]byte) { b.pool.Put(x) }
 
 // end asks the relay to close with a code; the first one counts.
 func (r *relay) end(code int) { r.once.Do(func() { r.stop <- code }) }
@@ -42,8 +55,8 @@ func (r *relay) run(ctx context.Context, ended <-chan struct{}, client net.Conn,
 	toClient, toUp := &leg{dst: client}, &leg{dst: up}
 	done := make(chan struct{}, 2)
 	var copies sync.WaitGroup
-	copies.Go(func() { toClient.copy(fromUp); done <- struct{}{} })
-	copies.Go(func() { toUp.copy(fromClient); done <- struct{}{} })
+	copies.Go(func() { toClient.copy(r.buffers, fromUp, up); done <- struct{}{} })
+	copies.Go(func() { toUp.copy(r.buffers, fromClient, client); done <- struct{}{} })
 	code, left := 0, 2
 	select {
 	case <-done: // one side has ended: what it said has reached the other
@@ -87,15 +100,25 @@ func closeWrite(c net.Conn) {
 }
 
 // copy moves what comes until either side ends. After our close frame it only
-// reads.
-func (l *leg) copy(src *bufio.Reader) {
-	buf := make([]byte, relayBuffer)
-	for {
-		n, err := src.Read(buf)
-		if n > 0 && !l.write(buf[:n]) {
+// reads. src is what was read ahead of from.
+func (l *leg) copy(buffers *relayBuffers, src *bufio.Reader, from net.Conn) {
+	if n := src.Buffered(); n > 0 {
+		b, err := src.Peek(n)
+		if err != nil || !l.write(b) {
 			return
 		}
-		if err != nil {
+	}
+	for {
+		buf, n, err, handled := readReady(from, buffers)
+		if !handled {
+			buf = buffers.take()
+			n, err = from.Read(buf[:])
+		}
+		goOn := n == 0 || l.write(buf[:n])
+		if buf != nil {
+			buffers.give(buf)
+		}
+		if err != nil || !goOn {
 			return
 		}
 	}

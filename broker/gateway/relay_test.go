@@ -88,7 +88,7 @@ type relayed struct {
 func startRelay(t *testing.T) *relayed {
 	c1, c2 := net.Pipe()
 	u1, u2 := net.Pipe()
-	x := &relayed{relay: &relay{stop: make(chan int, 1)}, client: c1, up: u1, over: make(chan struct{}), finished: make(chan struct{}), began: time.Now()}
+	x := &relayed{relay: &relay{stop: make(chan int, 1), buffers: &relayBuffers{}}, client: c1, up: u1, over: make(chan struct{}), finished: make(chan struct{}), began: time.Now()}
 	go func() {
 		x.relay.run(t.Context(), x.over, c2, bufio.NewReader(c2), u2, bufio.NewReader(u2))
 		x.ended = time.Now()
@@ -193,4 +193,45 @@ func TestShutdownLetsNoSocketBegin(t *testing.T) {
 	r.leave()
 	<-done
 	<-r.close()
+}
+
+// An idle connection holds no buffer; what comes, a deadline and the end are
+// reported as by Read.
+func TestReadReady(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	out, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	in, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	bs := &relayBuffers{}
+	if _, _, _, handled := readReady(&hearingConn{Conn: in}, bs); handled {
+		t.Error("a wrapped connection is read past its wrapper")
+	}
+	_ = in.SetReadDeadline(time.Now().Add(time.Millisecond))
+	buf, n, err, handled := readReady(in, bs)
+	if !handled {
+		return // not on this system
+	}
+	if buf != nil || n != 0 || err == nil {
+		t.Errorf("nothing came: buffer %v, %d, %v", buf != nil, n, err)
+	}
+	_ = in.SetReadDeadline(time.Time{})
+	_, _ = out.Write([]byte("abc"))
+	if buf, n, err, _ = readReady(in, bs); err != nil || string(buf[:n]) != "abc" {
+		t.Errorf("%d, %v", n, err)
+	}
+	out.Close()
+	if _, n, err, _ = readReady(in, bs); n != 0 || err != io.EOF {
+		t.Errorf("the end: %d, %v", n, err)
+	}
 }

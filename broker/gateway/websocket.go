@@ -55,7 +55,7 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 		return web.Fail(http.StatusServiceUnavailable, "gateway.closing", "error.internal", errors.New("shutting down"))
 	}
 	defer g.relays.leave()
-	rel := &relay{stop: make(chan int, 1)}
+	rel := &relay{stop: make(chan int, 1), buffers: &g.buffers}
 	pg.socket, pg.end = true, rel.end
 	s, ok := g.active.add(&pg.activity)
 	if !ok {
