@@ -177,7 +177,7 @@ func TestNothingFollowsACloseFrame(t *testing.T) {
 
 func TestShutdownLetsNoSocketBegin(t *testing.T) {
 	var r relays
-	if !r.enter() || !r.enter() {
+	if ok := r.enter(); !ok || !r.enter() {
 		t.Fatal("refused while open")
 	}
 	done := r.close()
