@@ -280,6 +280,13 @@ func TestGatewaySocketsAreEndedFromElsewhere(t *testing.T) {
 	h.tokenEndpoint("/oauth2/revoke", url.Values{"token": {grant["refresh_token"].(string)}})
 	h.wait(time.Second) // how long the store's word about a grant is believed
 	closes(t, "the grant was revoked", bearer, 4401)
+	q := authRequest()
+	q.Set("scope", "openid") // lives by the browser session, which goes on
+	online := h.redeem(b.code(q)).json(t)["access_token"].(string)
+	bearer = h.browser().opensSocket(h.at("api", "/ws"), "Authorization", "Bearer "+online)
+	h.tokenEndpoint("/oauth2/revoke", url.Values{"token": {online}})
+	h.wait(time.Second)
+	closes(t, "the access token was revoked", bearer, 4401)
 
 	b.open(h.at("api", "/"))
 	other := h.visit(h.at("api", "/"))
