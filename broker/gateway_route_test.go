@@ -12,8 +12,8 @@ func TestGatewayRequestLines(t *testing.T) {
 	t.Parallel()
 	h, up := gate(t, `
 routes:
+  - {name: other, host: api.localhost, path: /v1/other, upstream: UP, audience: other}
   - {name: v1, host: api.localhost, path: /v1, upstream: UP, audience: demo-api}
-  - {name: v1b, host: api.localhost, path: /v1/late, upstream: UP, audience: other}
   - {name: star, host: "*.apps.localhost", upstream: UP, audience: demo-api}
   - {name: raw, host: raw.localhost, upstream: UP, audience: demo-api, raw_path: true}
 resources: [{name: demo-api}, {name: other}]
@@ -27,8 +27,9 @@ resources: [{name: demo-api}, {name: other}]
 	}{
 		{"GET /v1 HTTP/1.1", "api.localhost:" + port, 200, ""},
 		{"GET /v1/x?a=%2f;b HTTP/1.1", "API.LocalHost", 200, ""},
-		{"GET /v1/x HTTP/1.1", "api.localhost:1", 200, ""},  // the port is not looked at
-		{"GET /v1/late HTTP/1.1", "api.localhost", 200, ""}, // first match wins
+		{"GET /v1/x HTTP/1.1", "api.localhost:1", 200, ""},                // the port is not looked at
+		{"GET /v1/other HTTP/1.1", "api.localhost", 403, "invalid_token"}, // first match wins
+		{"GET /v1/others HTTP/1.1", "api.localhost", 200, ""},
 		{"GET /v2 HTTP/1.1", "api.localhost", 404, "route.path"},
 		{"GET / HTTP/1.1", "api.localhost", 404, "route.path"},
 		{"GET /v1/x HTTP/1.1", "api.localhost.", 400, "request.host"},

@@ -134,7 +134,7 @@ func (c *Config) routeReferences(ps *complaints) {
 			ps.add(at+".Host", "route.issuer", "A route cannot have the issuer's own host.", "a host of its own")
 		}
 		for _, before := range c.Routes[:i] {
-			if pattern(before.Host) == pattern(r.Host) && below(pathOf(r), pathOf(before)) {
+			if before.Takes(r.Host) && below(pathOf(r), pathOf(before)) {
 				ps.add(at+".Path", "route.shadowed", fmt.Sprintf("This route is never reached: %q stands before it and takes the same paths.", before.Name), "put the longer path first")
 				break
 			}

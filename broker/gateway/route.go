@@ -158,16 +158,16 @@ func (r Route) Problems() []problem.Problem {
 	return ps
 }
 
-// Clashes reports whether both routes take a host that they share, and one of
-// them lets ambiguous paths through: what the other's path keeps in would be
-// reached around it (docs/security.md GW-4).
-func (r Route) Clashes(o Route) bool {
-	return (r.raw() || o.raw()) && (r.takes(o.Host) || o.takes(r.Host))
+// Clashes reports whether the route lets ambiguous paths through to a host of
+// which a route before it guards some: what that one keeps in would be reached
+// around it (docs/security.md GW-4).
+func (r Route) Clashes(before Route) bool {
+	return r.raw() && before.Path != "" && before.Path != "/" && (r.Takes(before.Host) || before.Takes(r.Host))
 }
 
-// takes reports whether a host of the other route, as it is written, is this
-// one's too.
-func (r Route) takes(host string) bool {
+// Takes reports whether a host as routes write it, a wildcard too, is this
+// route's with all that it stands for.
+func (r Route) Takes(host string) bool {
 	mine, host := strings.ToLower(r.Host), strings.ToLower(host)
 	for _, wild := range []string{nodeLabel, "*"} {
 		if suffix, ok := strings.CutPrefix(mine, wild); ok {

@@ -76,21 +76,23 @@ func TestRouteProblems(t *testing.T) {
 	}
 }
 
-// GW-4: where one route lets ambiguous paths through, its host has no other.
+// GW-4: where one route lets ambiguous paths through, none guards a path of its
+// host; one that takes the whole host leaves it nothing.
 func TestRoutesClash(t *testing.T) {
 	yes := true
-	raw, plain := Route{Host: "api.example.com", RawPath: &yes}, Route{Host: "API.example.com", Path: "/admin"}
+	raw, admin := Route{Host: "api.example.com", RawPath: &yes}, Route{Host: "API.example.com", Path: "/admin"}
 	for _, c := range []struct {
-		a, b Route
-		want bool
+		before, r Route
+		want      bool
 	}{
-		{raw, plain, true}, {plain, raw, true}, {plain, plain, false}, {raw, Route{Host: "other.example.com"}, false},
-		{raw, Route{Host: "*.example.com"}, true}, {Route{Host: "*.example.com", RawPath: &yes}, plain, true}, {Route{Host: "*.example.com"}, plain, false},
-		{Route{Host: "{node}.example.com", Lease: true}, plain, true}, {Route{Host: "{node}.example.com", Lease: true}, Route{Host: "*.example.com"}, true},
-		{Route{Host: "{node}.example.com", Lease: true}, Route{Host: "a.b.example.com"}, false},
+		{admin, raw, true}, {admin, Route{Host: "api.example.com"}, false}, {Route{Host: "api.example.com", Path: "/"}, raw, false}, {raw, admin, false},
+		{Route{Host: "other.example.com", Path: "/admin"}, raw, false},
+		{Route{Host: "*.example.com", Path: "/admin"}, raw, true}, {admin, Route{Host: "*.example.com", RawPath: &yes}, true}, {admin, Route{Host: "{node}.example.com", Lease: true}, true},
+		{Route{Host: "api.example.com"}, Route{Host: "{node}.example.com", Lease: true}, false},
+		{Route{Host: "a.b.example.com", Path: "/admin"}, Route{Host: "{node}.example.com", Lease: true}, false},
 	} {
-		if got := c.a.Clashes(c.b); got != c.want {
-			t.Errorf("%s and %s: %v", c.a.Host, c.b.Host, got)
+		if got := c.r.Clashes(c.before); got != c.want {
+			t.Errorf("%s%s, then %s: %v", c.before.Host, c.before.Path, c.r.Host, got)
 		}
 	}
 }
