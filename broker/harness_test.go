@@ -38,6 +38,7 @@ type harness struct {
 	stop  func()
 	log   slog.Handler                  // nil discards
 	wrap  func(store.Store) store.Store // see broker.Options.Store
+	b     *broker.Broker
 }
 
 // start starts a broker with the demo's sections under the given YAML; a key of
@@ -108,6 +109,7 @@ func (h *harness) run() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.b = b
 	h.URL, h.Admin = cfg.Issuer, "http://"+admin.Addr().String()
 	done := make(chan error, 1)
 	go func() { done <- b.Serve(ctx, broker.Listeners{Public: public, Admin: admin}) }()

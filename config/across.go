@@ -134,8 +134,12 @@ func (c *Config) routeReferences(ps *complaints) {
 			ps.add(at+".Host", "route.issuer", "A route cannot have the issuer's own host.", "a host of its own")
 		}
 		for _, before := range c.Routes[:i] {
-			if pattern(before.Host) == pattern(r.Host) && below(pathOf(r), pathOf(before)) {
+			if before.Takes(r.Host) && below(pathOf(r), pathOf(before)) {
 				ps.add(at+".Path", "route.shadowed", fmt.Sprintf("This route is never reached: %q stands before it and takes the same paths.", before.Name), "put the longer path first")
+				break
+			}
+			if r.Clashes(before) {
+				ps.add(at+".Host", "route.raw_path", fmt.Sprintf("This route and %q share a host, and one of them has raw_path: its ambiguous paths may reach what the other one guards.", before.Name), "raw_path: false on both, or a host of its own")
 				break
 			}
 		}

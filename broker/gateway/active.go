@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"hash/maphash"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/remotegpu/gatehouse/broker/policy"
 )
@@ -15,50 +17,98 @@ type activity struct {
 	lease   Lease
 	request *policy.Request
 	began   time.Time
+	socket  bool
 	end     func(code int)
 	prev    *activity
 	next    *activity
 }
 
-// active are the open requests, in lists whose locks nobody waits for long.
+// Limits of what one session (or one service) may have open at a time
+// (docs/security.md GW-14): far above what people and their tools need.
+const (
+	maxOpen    = 1024 // requests, sockets among them
+	maxSockets = 128
+)
+
+// active are the open requests, in shards whose locks nobody waits for long.
 type active struct {
+	seed   maphash.Seed
 	shards [16]shard
-	turn   atomic.Uint32
 }
 
 type shard struct {
 	mu   sync.Mutex
 	head activity
+	open map[string]load
 }
 
+type load struct{ all, sockets int }
+
 func (a *active) init() {
+	a.seed = maphash.MakeSeed()
 	for i := range a.shards {
-		h := &a.shards[i].head
-		h.next, h.prev = h, h
+		s := &a.shards[i]
+		s.head.next, s.head.prev = &s.head, &s.head
+		s.open = map[string]load{}
 	}
 }
 
-func (a *active) add(x *activity) *shard {
-	s := &a.shards[a.turn.Add(1)%uint32(len(a.shards))]
+func (x *activity) holder() string {
+	if id := x.caller.session.ID; id != "" {
+		return id
+	}
+	return x.caller.userID
+}
+
+// add registers what has begun; false means that its session has too much open.
+func (a *active) add(x *activity) (*shard, bool) {
+	who := x.holder()
+	s := &a.shards[maphash.String(a.seed, who)%uint64(len(a.shards))]
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.open[who]
+	l.all++
+	if x.socket {
+		l.sockets++
+	}
+	if l.all > maxOpen || l.sockets > maxSockets {
+		return nil, false
+	}
+	s.open[who] = l
 	x.next, x.prev = s.head.next, &s.head
 	s.head.next.prev = x
 	s.head.next = x
-	s.mu.Unlock()
-	return s
+	return s, true
 }
 
 func (s *shard) remove(x *activity) {
+	who := x.holder()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	x.prev.next, x.next.prev = x.next, x.prev
-	s.mu.Unlock()
+	l := s.open[who]
+	l.all--
+	if x.socket {
+		l.sockets--
+	}
+	if l.all == 0 {
+		delete(s.open, who)
+	} else {
+		s.open[who] = l
+	}
 }
 
 // reviewAfter leaves requests alone that are younger: they were just decided.
 const reviewAfter = recheckEvery
 
-// review calls f for everything that has been open for a while.
-func (a *active) review(f func(*activity) bool) {
+// reviewsAtOnce bounds how many look-ups wait for a store that is slow.
+const reviewsAtOnce = 32
+
+// review calls f for everything that has been open for a while, and returns
+// when all calls have.
+func (a *active) review(f func(*activity)) {
+	var g errgroup.Group
+	g.SetLimit(reviewsAtOnce)
 	for i := range a.shards {
 		s := &a.shards[i]
 		s.mu.Lock()
@@ -70,7 +120,8 @@ func (a *active) review(f func(*activity) bool) {
 		}
 		s.mu.Unlock()
 		for _, x := range old {
-			f(x)
+			g.Go(func() error { f(x); return nil })
 		}
 	}
+	_ = g.Wait() // f returns no error
 }

@@ -34,7 +34,7 @@ var errNobody = errors.New("not authenticated")
 // authenticate finds the caller by cookie or bearer token. On a lease route the
 // client's own Authorization belongs to the console when a cookie is there.
 func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller, error) {
-	_, hasCookie := g.cfg.Edge.Cookie(r, ConsoleCookie)
+	h, hasCookie := g.cfg.Edge.Cookie(r, ConsoleCookie)
 	auth := r.Header["Authorization"]
 	if rt.bearer && len(auth) > 0 && !(rt.Lease && hasCookie) {
 		if len(auth) > 1 {
@@ -50,7 +50,6 @@ func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller,
 	if !rt.session || !hasCookie {
 		return caller{}, errNobody
 	}
-	h, _ := g.cfg.Edge.Cookie(r, ConsoleCookie)
 	s, err := g.cfg.Sessions.LookupHost(r.Context(), session.Handle(h), host)
 	if errors.Is(err, session.ErrNoSession) || errors.Is(err, session.ErrEnded) {
 		return caller{}, errNobody
@@ -128,7 +127,6 @@ func (g *Gateway) sameSite(r *http.Request, rt *route) bool {
 		return true
 	}
 	site := r.Header.Get("Sec-Fetch-Site")
-	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch site {
 	case "same-origin", "none":
 		return true
@@ -136,9 +134,9 @@ func (g *Gateway) sameSite(r *http.Request, rt *route) bool {
 		if origin != "" {
 			return origin == g.origin(r)
 		}
-		return safe
+		return r.Method == http.MethodGet || r.Method == http.MethodHead
 	}
-	return safe && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 }
 
 // unauthenticated answers who is not signed in: a navigation goes to sign-in, an
@@ -153,7 +151,11 @@ func (g *Gateway) unauthenticated(w http.ResponseWriter, r *http.Request, rt *ro
 	e.Header = h
 	e.Actions = []web.Action{{Text: "error.sign_in_action", URL: g.origin(r) + "/"}}
 	if !web.Navigates(r) {
-		e.JSON = map[string]string{"error": "unauthorized", "code": "session.required", "message": "Sign in first, or send a bearer token for this service.",
+		word := "unauthorized"
+		if _, had := g.cfg.Edge.Cookie(r, ConsoleCookie); had {
+			word = "session_expired"
+		}
+		e.JSON = map[string]string{"error": word, "code": "session.required", "message": "Sign in first, or send a bearer token for this service.",
 			"login_url": g.cfg.Issuer.String() + "/gateway/start?rd=" + url.QueryEscape(g.origin(r)+"/"), "ref": web.RequestOf(r).Ref()}
 	}
 	return e

@@ -20,7 +20,7 @@ type pass struct {
 	allowed  bool
 	reason   string
 	identity identity
-	bearer   string // "Bearer <JWT>", or ""
+	bearer   []string // "Bearer <JWT>" as a header's values, or nil
 	until    time.Time
 }
 
@@ -171,6 +171,6 @@ func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l Lea
 	if err != nil {
 		return err
 	}
-	p.bearer = "Bearer " + raw
+	p.bearer = []string{"Bearer " + raw}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
@@ -77,7 +78,9 @@ type Gateway struct {
 	active active
 	base   context.Context // ends at shutdown; sockets hang on it
 	stop   context.CancelFunc
-	relays sync.WaitGroup
+	relays relays
+	// buffers are the WebSockets'.
+	buffers relayBuffers
 }
 
 // New checks and compiles the routes.
@@ -149,49 +152,96 @@ func (g *Gateway) Run(ctx context.Context) error {
 			<-done
 			return nil
 		case <-tick.C:
-			g.active.review(func(a *activity) bool { return g.still(ctx, a) })
+			g.active.review(func(a *activity) {
+				if code := g.over(ctx, a); code != 0 {
+					a.end(code)
+				}
+			})
 		}
 	}
 }
 
-// still decides again for something that is open: false ends it.
-func (g *Gateway) still(ctx context.Context, a *activity) bool {
-	cctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+// over decides again for something that is open: the code to end it with, or 0
+// (docs/security.md GW-9).
+func (g *Gateway) over(ctx context.Context, a *activity) int {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	c := a.caller
 	if c.session.ID != "" {
-		s, err := g.cfg.Sessions.Get(cctx, c.session.ID)
+		s, err := g.cfg.Sessions.Get(ctx, c.session.ID)
 		if err != nil {
-			a.end(closeSession)
-			return false
+			return closeSession
 		}
 		c.session = s
-	} else if !g.cfg.Now().Before(c.expires) { // a token without a session: it ends with itself
-		a.end(closeSession)
-		return false
+	}
+	if c.tokenID != "" { // a bearer's ends with its token and with its grant
+		if !g.cfg.Now().Before(c.expires) {
+			return closeSession
+		}
+		// A store that cannot be asked is the session's to judge, by outage_grace.
+		if c.session.ID != "" && errors.Is(g.cfg.Grants.Alive(ctx, grant.OfToken(c.tokenID)), grant.ErrInvalidGrant) {
+			return closeSession
+		}
 	}
 	l := a.lease
 	if a.route.Lease {
-		fresh, err := g.leases.get(cctx, l.ID)
-		if err != nil || !fresh.same(l) || !g.cfg.Now().Before(fresh.Expires) {
-			a.end(closeForbidden)
-			return false
+		fresh, err := g.leases.get(ctx, l.ID)
+		switch {
+		case err == nil && fresh.same(l):
+			l = fresh
+		case err == nil, errors.Is(err, ErrNoLease), !g.cfg.Now().Before(l.Expires):
+			return closeForbidden
 		}
-		l = fresh
 	}
-	if p, err := g.pass(cctx, a.route, c, l, a.request); err != nil || !p.allowed {
-		a.end(closeForbidden)
+	if p, err := g.pass(ctx, a.route, c, l, a.request); err == nil && !p.allowed {
+		return closeForbidden
+	}
+	return 0
+}
+
+// relays counts the sockets that are open, and lets none begin at shutdown.
+type relays struct {
+	mu      sync.Mutex
+	closing bool
+	n       int
+	none    chan struct{} // closed when the last one has ended after closing
+}
+
+func (r *relays) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
 		return false
 	}
+	r.n++
 	return true
+}
+
+func (r *relays) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.n--; r.n == 0 && r.closing {
+		close(r.none)
+	}
+}
+
+func (r *relays) close() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closing {
+		r.closing, r.none = true, make(chan struct{})
+		if r.n == 0 {
+			close(r.none)
+		}
+	}
+	return r.none
 }
 
 // Shutdown sends 1001 to open sockets and waits until they are closed or ctx
 // ends. Ordinary requests are the server's to wait for.
 func (g *Gateway) Shutdown(ctx context.Context) {
+	done := g.relays.close()
 	g.stop()
-	done := make(chan struct{})
-	go func() { g.relays.Wait(); close(done) }()
 	select {
 	case <-done:
 	case <-ctx.Done():

@@ -18,31 +18,24 @@ var (
 	forgedPrefixes = []string{"x-gatehouse-", "x-forwarded-", "x-auth-request-", "x-webauth-", "x-accel-"}
 )
 
-// normal maps a header name to its normal form without allocating for names
-// that already have it.
-func normal(name string) string {
-	same := true
+// nameBuffer is enough for the header names that are compared; a longer one
+// costs an allocation.
+const nameBuffer = 64
+
+// normal appends the normal form of a header name to buf.
+func normal(buf []byte, name string) []byte {
 	for i := range len(name) {
-		if c := name[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
-			same = false
-			break
-		}
-	}
-	if same {
-		return name
-	}
-	b := make([]byte, len(name))
-	for i := range len(name) {
-		switch c := name[i]; {
+		c := name[i]
+		switch {
 		case c >= 'A' && c <= 'Z':
-			b[i] = c + 'a' - 'A'
+			c += 'a' - 'A'
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
-			b[i] = c
 		default:
-			b[i] = '-'
+			c = '-'
 		}
+		buf = append(buf, c)
 	}
-	return string(b)
+	return buf
 }
 
 // suspicious is a quick look: only names that begin so can be forged ones.
@@ -57,16 +50,21 @@ func suspicious(name string) bool {
 	return false
 }
 
+func hasPrefix(b []byte, prefix string) bool {
+	return len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix
+}
+
 func isForged(name string) bool {
 	if !suspicious(name) {
 		return false
 	}
-	n := normal(name)
-	if forged[n] {
+	var buf [nameBuffer]byte
+	n := normal(buf[:0], name)
+	if forged[string(n)] {
 		return true
 	}
 	for _, p := range forgedPrefixes {
-		if strings.HasPrefix(n, p) || n == strings.TrimSuffix(p, "-") {
+		if hasPrefix(n, p) || string(n) == p[:len(p)-1] {
 			return true
 		}
 	}
@@ -117,16 +115,31 @@ func cleanCookies(h http.Header) {
 	h["Cookie"] = []string{strings.Join(keep, "; ")}
 }
 
+// notForClients are names of answers that an upstream must not use in our name
+// (GW-10): they would speak to a proxy in front of us, for the gateway, or for
+// the whole site.
+func notForClients(name string) bool {
+	switch name[0] {
+	case 'X', 'x', 'C', 'c':
+	default:
+		return false
+	}
+	var buf [nameBuffer]byte
+	n := normal(buf[:0], name)
+	return hasPrefix(n, "x-accel-") || string(n) == "x-sendfile" || string(n) == "clear-site-data" || hasPrefix(n, "x-gatehouse-")
+}
+
 // cleanResponse removes what an upstream must not say in our name.
 func cleanResponse(h http.Header, host string) {
 	for name := range h {
-		switch n := normal(name); {
-		case strings.HasPrefix(n, "x-accel-"), n == "x-sendfile", n == "clear-site-data", strings.HasPrefix(n, "x-gatehouse-"):
+		if name == "" || notForClients(name) {
 			delete(h, name)
 		}
 	}
-	if sts := h.Get("Strict-Transport-Security"); strings.Contains(strings.ToLower(sts), "includesubdomains") {
-		h.Del("Strict-Transport-Security")
+	for _, sts := range h["Strict-Transport-Security"] {
+		if strings.Contains(strings.ToLower(sts), "includesubdomains") {
+			delete(h, "Strict-Transport-Security")
+		}
 	}
 	if cs := h["Set-Cookie"]; len(cs) > 0 {
 		keep := cs[:0:0]
@@ -143,8 +156,26 @@ func cleanResponse(h http.Header, host string) {
 	}
 }
 
+// cleanTrailer does the same for what comes after the body; nobody needs a
+// cookie there (GW-17).
+func cleanTrailer(h http.Header) {
+	for name := range h {
+		switch http.CanonicalHeaderKey(name) {
+		case "", "Set-Cookie", "Strict-Transport-Security":
+			delete(h, name)
+			continue
+		}
+		if notForClients(name) {
+			delete(h, name)
+		}
+	}
+}
+
 func allowedSetCookie(line, host string) bool {
-	name, rest, _ := strings.Cut(line, "=")
+	pair, rest, _ := strings.Cut(line, ";")
+	// A cookie without a name is sent back as its value alone, which then reads
+	// as a cookie of the name that stands in it.
+	name, _, _ := strings.Cut(strings.TrimLeft(pair, "= \t"), "=")
 	if ownCookie(strings.TrimSpace(name)) {
 		return false
 	}
@@ -170,10 +201,11 @@ func percent(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }
 
-// identity are the headers that tell an upstream who it is.
+// identity are the headers that tell an upstream who it is. They are made once
+// for each pass and shared by its requests.
 type identity struct {
-	user, email, name, groups string
-	truncated                 bool
+	user, email, name, groups []string // values as net/http keeps them; nil is left out
+	truncated                 bool     // the groups were too long
 }
 
 func newIdentity(userID, email, name string, groups []string) identity {
@@ -181,12 +213,17 @@ func newIdentity(userID, email, name string, groups []string) identity {
 	for i, g := range groups {
 		parts[i] = percent(g)
 	}
-	id := identity{user: userID, email: percentEmail(email), name: percent(name), groups: strings.Join(parts, ",")}
-	if len(id.groups) > maxHeaderValue {
-		id.groups, id.truncated = "", true
+	id := identity{user: []string{percent(userID)}}
+	if email != "" {
+		id.email = []string{percentEmail(email)}
 	}
-	if len(id.name) > maxHeaderValue {
-		id.name = ""
+	if n := percent(name); n != "" && len(n) <= maxHeaderValue {
+		id.name = []string{n}
+	}
+	if all := strings.Join(parts, ","); len(all) <= maxHeaderValue {
+		id.groups = []string{all}
+	} else {
+		id.truncated = true
 	}
 	return id
 }
@@ -197,19 +234,19 @@ func percentEmail(s string) string { return strings.ReplaceAll(percent(s), "%40"
 // set writes the headers; a lease upstream is told only the id unless the route
 // says more (GW-11).
 func (id identity) set(h http.Header, all bool) {
-	h["X-Gatehouse-User"] = []string{id.user}
+	h["X-Gatehouse-User"] = id.user
 	if !all {
 		return
 	}
-	if id.email != "" {
-		h["X-Gatehouse-Email"] = []string{id.email}
+	if id.email != nil {
+		h["X-Gatehouse-Email"] = id.email
 	}
-	if id.name != "" {
-		h["X-Gatehouse-Name"] = []string{id.name}
+	if id.name != nil {
+		h["X-Gatehouse-Name"] = id.name
 	}
 	if id.truncated {
 		h["X-Gatehouse-Groups-Truncated"] = []string{"1"}
 	} else {
-		h["X-Gatehouse-Groups"] = []string{id.groups}
+		h["X-Gatehouse-Groups"] = id.groups
 	}
 }

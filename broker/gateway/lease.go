@@ -33,10 +33,20 @@ type Lease struct {
 	Groups   []string  `json:"groups,omitempty"` // invited, by group
 	Expires  time.Time `json:"expires"`
 	version  uint64
+	target   *url.URL // Upstream
 }
 
 func (l Lease) same(o Lease) bool {
 	return l.ID == o.ID && l.Upstream == o.Upstream && l.Owner == o.Owner
+}
+
+// parseUpstream reads the URL of an upstream: scheme, host and maybe a path.
+func parseUpstream(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.User != nil || u.Fragment != "" {
+		return nil, errors.New("upstream is not an http or https URL without query and user")
+	}
+	return u, nil
 }
 
 // ErrNoLease means that nothing is lent under that name.
@@ -92,6 +102,9 @@ func (ls *leases) get(ctx context.Context, id string) (Lease, error) {
 			return Lease{}, ErrNoLease
 		case err == nil:
 			l = read
+			if l.target, err = parseUpstream(l.Upstream); err != nil {
+				return Lease{}, fmt.Errorf("lease %q: %w", id, err)
+			}
 			l.version = version
 			ls.keep(gen, l)
 		case !ok || !errors.Is(err, store.ErrUnavailable):
@@ -153,9 +166,8 @@ func (g *Gateway) PutLease(ctx context.Context, l Lease) error {
 	if !validNode(l.ID) {
 		return fmt.Errorf("lease %q: the id is the first label of a host name: a-z, 0-9 and -", l.ID)
 	}
-	u, err := url.Parse(l.Upstream)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("lease %q: upstream is not an http or https URL", l.ID)
+	if _, err := parseUpstream(l.Upstream); err != nil {
+		return fmt.Errorf("lease %q: %w", l.ID, err)
 	}
 	if err := g.leases.c.Put(ctx, l.ID, l); err != nil {
 		return err

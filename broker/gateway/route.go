@@ -84,7 +84,12 @@ func (r Route) Problems() []problem.Problem {
 	if r.Name == "" || strings.ContainsAny(r.Name, " \t\n/") {
 		add("Name", "route.name", "A route needs a name without spaces and slashes.", "name: api")
 	}
-	host := strings.Replace(strings.Replace(r.Host, nodeLabel+".", "", 1), "*.", "", 1)
+	host := r.Host
+	for _, wild := range []string{nodeLabel + ".", "*."} {
+		if rest, ok := strings.CutPrefix(r.Host, wild); ok {
+			host = rest
+		}
+	}
 	switch {
 	case r.Host == "":
 		add("Host", "route.host", "A route needs a host.", "host: api.example.com")
@@ -95,15 +100,18 @@ func (r Route) Problems() []problem.Problem {
 	case !r.Lease && strings.Contains(r.Host, nodeLabel):
 		add("Host", "route.lease_host", "{node} stands in lease routes alone.", "lease: true")
 	}
-	if r.Path != "" && (!strings.HasPrefix(r.Path, "/") || checkPath(r.Path) != nil) {
+	if r.Path != "" && (checkPath(r.Path) != nil || strings.Contains(r.Path, "%")) {
 		add("Path", "route.path", "A route's path begins with / and is plain.", "path: /v1")
+	}
+	if r.raw() && r.Path != "" && r.Path != "/" {
+		// What an upstream makes of a raw path is not known, so only the host decides (docs/security.md GW-4).
+		add("Path", "route.raw_path", "A route with raw_path takes all paths of its host.", "leave path out, or raw_path: false")
 	}
 	switch {
 	case r.Lease && r.Upstream != "":
 		add("Upstream", "route.upstream", "The upstream of a lease route is in the lease.", "leave upstream out")
 	case !r.Lease:
-		u, err := url.Parse(r.Upstream)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+		if _, err := parseUpstream(r.Upstream); err != nil {
 			add("Upstream", "route.upstream", "A route needs the URL of its upstream, without query and user.", "upstream: http://127.0.0.1:9000")
 		}
 	}
@@ -112,8 +120,12 @@ func (r Route) Problems() []problem.Problem {
 		place = policy.AtLease
 	}
 	if r.Allow != nil {
-		if _, err := policy.Compile(place, policy.Bool, *r.Allow); err != nil {
+		e, err := policy.Compile(place, policy.Bool, *r.Allow)
+		switch {
+		case err != nil:
 			add("Allow", "route.allow", err.Error(), "")
+		case r.raw() && e.ReadsPath():
+			add("Allow", "route.raw_path", "A rule cannot judge request.path where raw_path lets ambiguous paths through.", "raw_path: false")
 		}
 	}
 	for i, a := range r.Auth {
@@ -135,10 +147,52 @@ func (r Route) Problems() []problem.Problem {
 			add(fmt.Sprintf("CORS.Origins[%d]", i), "route.cors", fmt.Sprintf("%q is not an origin.", o), "https://app.example.com")
 		}
 	}
+	for i, a := range r.FrameAncestors {
+		if u, err := url.Parse(a); a != "'self'" && (err != nil || u.Host == "" || u.Scheme+"://"+u.Host != a || strings.ContainsAny(a, " ;,")) {
+			add(fmt.Sprintf("FrameAncestors[%d]", i), "route.frame_ancestors", fmt.Sprintf("%q is not an origin.", a), "https://app.example.com")
+		}
+	}
 	if r.Timeouts.Connect < 0 || r.Timeouts.ResponseHeader < 0 {
 		add("Timeouts", "route.timeouts", "A timeout cannot be negative.", "")
 	}
 	return ps
+}
+
+// Clashes reports whether the route lets ambiguous paths through to a host of
+// which a route before it guards some: what that one keeps in would be reached
+// around it (docs/security.md GW-4).
+func (r Route) Clashes(before Route) bool {
+	return r.raw() && before.Path != "" && before.Path != "/" && (r.Takes(before.Host) || before.Takes(r.Host))
+}
+
+// Takes reports whether a host as routes write it, a wildcard too, is this
+// route's with all that it stands for.
+func (r Route) Takes(host string) bool {
+	mine, host := strings.ToLower(r.Host), strings.ToLower(host)
+	for _, wild := range []string{nodeLabel, "*"} {
+		if suffix, ok := strings.CutPrefix(mine, wild); ok {
+			first, rest, _ := strings.Cut(host, ".")
+			return "."+rest == suffix && (first == nodeLabel || first == "*" || validNode(first))
+		}
+	}
+	return mine == host
+}
+
+// raw reports whether ambiguous paths pass: by default on lease routes, since
+// the file names of Jupyter hold such.
+func (r Route) raw() bool {
+	if r.RawPath != nil {
+		return *r.RawPath
+	}
+	return r.Lease
+}
+
+// connect is how long dialling the upstream may take.
+func (r Route) connect() time.Duration {
+	if r.Timeouts.Connect > 0 {
+		return r.Timeouts.Connect
+	}
+	return 5 * time.Second
 }
 
 // route is a Route made ready.
@@ -157,13 +211,10 @@ func compile(r Route) (*route, error) {
 	if ps := r.Problems(); len(ps) > 0 {
 		return nil, fmt.Errorf("route %q: %w", r.Name, ps[0])
 	}
-	c := &route{Route: r, raw: r.Lease}
+	c := &route{Route: r, raw: r.raw()}
 	c.Host = strings.ToLower(r.Host)
 	if c.Path == "" {
 		c.Path = "/"
-	}
-	if r.RawPath != nil {
-		c.raw = *r.RawPath
 	}
 	for _, wild := range []string{nodeLabel, "*"} {
 		if rest, ok := strings.CutPrefix(c.Host, wild); ok {
@@ -171,7 +222,7 @@ func compile(r Route) (*route, error) {
 		}
 	}
 	if !r.Lease {
-		u, err := url.Parse(r.Upstream)
+		u, err := parseUpstream(r.Upstream)
 		if err != nil {
 			return nil, fmt.Errorf("route %q: %w", r.Name, err)
 		}

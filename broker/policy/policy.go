@@ -77,7 +77,8 @@ type Expr struct {
 	source  string
 	program cel.Program
 	names   []string // the variables it reads
-	aging   bool     // it reads session.age, which changes by itself
+	aging   bool     // it may read session.age, which changes by itself
+	path    bool     // it may read request.path
 }
 
 const (
@@ -117,28 +118,37 @@ func Compile(place Place, kind Kind, source string) (*Expr, error) {
 	}
 	e := &Expr{source: source}
 	var bad error
+	whole := map[string]int{} // how often a variable is used other than by a member that is written out
+	member := func(variable, field string) {
+		whole[variable]--
+		bad = errors.Join(bad, knownField(vars, variable, field))
+		e.aging = e.aging || variable == "session" && field == "age"
+		e.path = e.path || variable == "request" && field == "path"
+	}
 	ast.PreOrderVisit(checked.NativeRep().Expr(), ast.NewExprVisitor(func(x ast.Expr) {
 		switch x.Kind() {
 		case ast.IdentKind:
-			if n := x.AsIdent(); vars[n] != nil && !slices.Contains(e.names, n) {
+			n := x.AsIdent()
+			whole[n]++
+			if vars[n] != nil && !slices.Contains(e.names, n) {
 				e.names = append(e.names, n)
 			}
 		case ast.SelectKind:
-			s := x.AsSelect()
-			if s.Operand().Kind() == ast.IdentKind {
-				bad = errors.Join(bad, knownField(vars, s.Operand().AsIdent(), s.FieldName()))
-				e.aging = e.aging || s.FieldName() == "age"
+			if s := x.AsSelect(); s.Operand().Kind() == ast.IdentKind {
+				member(s.Operand().AsIdent(), s.FieldName())
 			}
 		case ast.CallKind:
 			// user["id"] is user.id spelt otherwise.
 			if c := x.AsCall(); c.FunctionName() == "_[_]" && len(c.Args()) == 2 && c.Args()[0].Kind() == ast.IdentKind && c.Args()[1].Kind() == ast.LiteralKind {
 				if f, ok := c.Args()[1].AsLiteral().Value().(string); ok {
-					bad = errors.Join(bad, knownField(vars, c.Args()[0].AsIdent(), f))
-					e.aging = e.aging || f == "age"
+					member(c.Args()[0].AsIdent(), f)
 				}
 			}
 		}
 	}))
+	// session["a" + "ge"] and the like: which member is read is not known.
+	e.aging = e.aging || whole["session"] > 0
+	e.path = e.path || whole["request"] > 0
 	if bad != nil {
 		return nil, bad
 	}
@@ -187,6 +197,9 @@ func (e *Expr) Source() string { return e.source }
 // ReadsRequest reports whether the expression looks at the request, so that its
 // decision cannot be kept for another one.
 func (e *Expr) ReadsRequest() bool { return slices.Contains(e.names, "request") }
+
+// ReadsPath reports whether the expression may look at the request's path.
+func (e *Expr) ReadsPath() bool { return e.path }
 
 // Keepable reports whether a decision holds for the next request of the same
 // session: the expression looks neither at the request nor at the clock.

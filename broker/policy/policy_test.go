@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,11 +88,71 @@ func TestCostIsBounded(t *testing.T) {
 	}
 }
 
-func TestReadsRequest(t *testing.T) {
-	for src, want := range map[string]bool{`request.ip == "x"`: true, `user.id == "x"`: false} {
-		e, err := Compile(AtRoute, Bool, src)
-		if err != nil || e.ReadsRequest() != want {
-			t.Errorf("ReadsRequest(%q) = %v, %v", src, e.ReadsRequest(), err)
+// GW-13: a decision is kept only if neither the request nor the clock is in it,
+// however the member is spelt. GW-4: nor may a rule judge an ambiguous path.
+func TestWhatARuleReads(t *testing.T) {
+	for src, want := range map[string]struct{ request, path, keepable bool }{
+		`user.id == "x"`: {false, false, true},
+		`session.kind == "browser" && session.acr == ""`: {false, false, true},
+		`has(session.acr) && session["kind"] == "x"`:     {false, false, true},
+		`lease.owner == user.id`:                         {false, false, true},
+		`request.ip == "x"`:                              {true, false, false},
+		`request["ip"] == "x"`:                           {true, false, false},
+		`.request.ip == "x"`:                             {true, false, false},
+		`request.path == "/x"`:                           {true, true, false},
+		`request["path"] == "/x"`:                        {true, true, false},
+		`request["pa" + "th"] == "/x"`:                   {true, true, false},
+		`.request.path == "/x"`:                          {true, true, false},
+		`[request].all(r, r.path == "/x")`:               {true, true, false},
+		`request.exists(k, k == "path")`:                 {true, true, false},
+		`session.age < duration("5m")`:                   {false, false, false},
+		`session["age"] < duration("5m")`:                {false, false, false},
+		`session["a" + "ge"] < duration("5m")`:           {false, false, false},
+		`.session.age < duration("5m")`:                  {false, false, false},
+		`[session].all(s, s.age < duration("5m"))`:       {false, false, false},
+		`user.groups.exists(g, session[g] == "x")`:       {false, false, false},
+		`user == {"id": "x"} || session == {"id": "x"}`:  {false, false, false},
+	} {
+		e, err := Compile(AtLease, Bool, src)
+		if err != nil {
+			t.Errorf("%s: %v", src, err)
+			continue
+		}
+		if e.ReadsRequest() != want.request || e.ReadsPath() != want.path || e.Keepable() != want.keepable {
+			t.Errorf("%s: request %v, path %v, keepable %v", src, e.ReadsRequest(), e.ReadsPath(), e.Keepable())
+		}
+	}
+}
+
+// AD-10: a regular expression is RE2 over a bounded cost, and a wrong one is an
+// error at the start where it is written out.
+func TestMatchesIsBounded(t *testing.T) {
+	if _, err := Compile(AtRoute, Bool, `request.path.matches("(")`); err == nil {
+		t.Error("a pattern that does not compile is taken")
+	}
+	e, err := Compile(AtRoute, Bool, `request.path.matches("(a+)+(b+)+(c+)+(d+)+(e+)+(f+)+$")`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := e.Decide(t.Context(), Input{Request: &Request{Path: strings.Repeat("abcdef", 1<<15)}}); err == nil || d.Allowed {
+		t.Errorf("megabytes of input: %v, %v", d, err)
+	}
+	if d, err := e.Decide(t.Context(), Input{Request: &Request{Path: "/aabbccddeeff"}}); err != nil || !d.Allowed {
+		t.Errorf("a path: %v, %v", d, err)
+	}
+}
+
+// Each place has its own variables (docs/configuration.md); naming another is an
+// error at the start.
+func TestVariablesOfPlaces(t *testing.T) {
+	sees := map[Place]string{AtConnector: "identity request", AtRoute: "user session client request route identity", AtLease: "user session client request route identity lease",
+		AtClaims: "user session client", AtStorage: "user session client"}
+	for place, names := range sees {
+		for _, name := range []string{"user", "session", "client", "request", "route", "identity", "lease"} {
+			_, err := Compile(place, Bool, "size("+name+") > 0")
+			if want := slices.Contains(strings.Fields(names), name); (err == nil) != want {
+				t.Errorf("%s sees %s: %v", place, name, err)
+			}
 		}
 	}
 }

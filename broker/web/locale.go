@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/text/language"
@@ -106,6 +107,33 @@ func PickLocale(list string) string {
 	return []string{"en", "zh-CN"}[i]
 }
 
+// picked remembers what PickLocale said: browsers send few different lists, and
+// taking one apart costs more than the rest of the edge.
+type picked struct {
+	mu sync.RWMutex
+	m  map[string]string
+}
+
+// pickedMax bounds what strangers can make it remember.
+const pickedMax = 500
+
+func (p *picked) pick(list string) string {
+	p.mu.RLock()
+	locale, ok := p.m[list]
+	p.mu.RUnlock()
+	if ok {
+		return locale
+	}
+	locale = PickLocale(list)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m == nil || len(p.m) >= pickedMax {
+		p.m = map[string]string{}
+	}
+	p.m[strings.Clone(list)] = locale
+	return locale
+}
+
 // preferences returns the language and theme of a reader: what they chose, else
 // what the browser asks for, else the default.
 func (e *Edge) preferences(r *http.Request) (locale, theme string, chosen bool) {
@@ -125,7 +153,7 @@ func (e *Edge) preferences(r *http.Request) (locale, theme string, chosen bool) 
 		case len(accept) > 3 && accept[:3] == "en-", accept == "en": // most common: spare the parser
 			locale = "en"
 		case len(accept) < 200:
-			locale = PickLocale(accept)
+			locale = e.picked.pick(accept)
 		}
 	}
 	if locale == "" {

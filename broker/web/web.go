@@ -49,6 +49,7 @@ type Edge struct {
 	assets assets
 	icons  map[string]template.HTML
 	cross  *http.CrossOriginProtection
+	picked picked
 }
 
 // New checks the configuration and parses all templates and texts.

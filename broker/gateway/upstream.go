@@ -1,0 +1,275 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/remotegpu/gatehouse/broker/web"
+)
+
+// proxies are one ReverseProxy and one transport for each upstream.
+type proxies struct {
+	g        *Gateway
+	byRoute  map[*route]*httputil.ReverseProxy
+	consoles *httputil.ReverseProxy
+	tls      *tls.Config
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to consoles
+}
+
+func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, error) {
+	p := &proxies{g: g, byRoute: map[*route]*httputil.ReverseProxy{}, tls: &tls.Config{MinVersion: tls.VersionTLS12}}
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, fmt.Errorf("consoles.ca_file: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("consoles.ca_file: there is no PEM certificate in %s", caFile)
+		}
+		p.tls.RootCAs = pool
+	}
+	console := &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil || !slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(ap.Addr().Unmap()) }) {
+			return fmt.Errorf("%s is in none of consoles.networks", address)
+		}
+		return nil
+	}}
+	p.dial = console.DialContext
+	for _, rt := range g.all {
+		if rt.Lease {
+			continue
+		}
+		d := &net.Dialer{Timeout: rt.connect()}
+		p.byRoute[rt] = p.proxy(p.transport(d.DialContext, rt.Timeouts.ResponseHeader, &tls.Config{MinVersion: tls.VersionTLS12}), rt)
+	}
+	p.consoles = p.proxy(p.transport(p.dial, 0, p.tls), nil)
+	return p, nil
+}
+
+func (p *proxies) transport(dial func(context.Context, string, string) (net.Conn, error), headerTimeout time.Duration, tc *tls.Config) *http.Transport {
+	if headerTimeout == 0 {
+		headerTimeout = 60 * time.Second
+	}
+	return &http.Transport{
+		DialContext: hearing(dial), TLSClientConfig: tc, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: headerTimeout,
+		MaxIdleConns: 1024, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression: true, ExpectContinueTimeout: time.Second, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
+	}
+}
+
+// buffers are what bodies are copied through.
+type buffers struct{ pool sync.Pool }
+
+func newBuffers(size int) *buffers {
+	return &buffers{pool: sync.Pool{New: func() any { b := make([]byte, size); return &b }}}
+}
+
+// Get returns a buffer.
+func (b *buffers) Get() []byte { return *(b.pool.Get().(*[]byte)) }
+
+// Put takes a buffer back.
+func (b *buffers) Put(x []byte) { b.pool.Put(&x) }
+
+func (p *proxies) proxy(tr http.RoundTripper, rt *route) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite: p.rewrite, Transport: tr, BufferPool: newBuffers(32 << 10), ModifyResponse: p.modify, ErrorHandler: p.failed,
+		ErrorLog: log.New(logWriter{p.g}, "", 0),
+	}
+}
+
+type logWriter struct{ g *Gateway }
+
+func (l logWriter) Write(b []byte) (int, error) {
+	l.g.cfg.Log.Debug("proxy", "message", strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// target is where the request goes: the route's fixed upstream, or the lease's.
+func (a *activity) target() *url.URL {
+	if a.route.Lease {
+		return a.lease.target
+	}
+	return a.route.upstream
+}
+
+// forward hands the request to the upstream.
+func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, pg *passage) {
+	if r.Body != nil && r.Body != http.NoBody {
+		pg.body = &requestBody{ReadCloser: r.Body, in: r}
+		r.Body = pg.body
+		// An upstream may answer while it is still being sent to; otherwise
+		// net/http would read the whole body before the answer's first byte.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
+	// WebSockets have their own relay; h2c and the like would carry requests
+	// past the policy (GW-7).
+	delete(r.Header, "Upgrade")
+	rp := g.proxy.consoles
+	if !pg.route.Lease {
+		rp = g.proxy.byRoute[pg.route]
+	}
+	rp.ServeHTTP(w, r)
+}
+
+// rewrite makes the upstream's request. It runs after hop-by-hop headers were
+// removed, so that nothing of ours can be named in Connection (GW-1).
+func (p *proxies) rewrite(pr *httputil.ProxyRequest) {
+	pg := pr.In.Context().Value(passageKey{}).(*passage)
+	p.g.prepare(pr.In, pr.Out, pg)
+	if pg.body != nil {
+		pg.body.out = pr.Out
+	}
+}
+
+// Values of headers that are the same for every request; net/http reads them.
+var (
+	protoHTTP  = []string{"http"}
+	protoHTTPS = []string{"https"}
+	noAgent    = []string{""} // keeps net/http from speaking for the client
+)
+
+// prepare sets URL and headers of what goes upstream; WebSockets use it too.
+func (g *Gateway) prepare(in, out *http.Request, pg *passage) {
+	rt := pg.route
+	rt.setTarget(out.URL, in.URL, rawPath(in), pg.target())
+	out.Host = ""
+	if rt.Lease {
+		out.Host = in.Host // consoles compare Origin with Host
+	}
+	cleanRequest(out)
+	cleanCookies(out.Header)
+	h := out.Header
+	// A credential of ours is not for upstreams, and the client's own one only
+	// for a console (GW-11).
+	if auth := h["Authorization"]; len(auth) > 0 && !(rt.Lease && pg.caller.cookie && !slices.ContainsFunc(auth, g.isOurs)) {
+		delete(h, "Authorization")
+	}
+	if pg.pass.bearer != nil {
+		h["Authorization"] = pg.pass.bearer
+	}
+	pg.pass.identity.set(h, !rt.Lease || rt.Identity != "")
+	q := web.RequestOf(in)
+	values := [3]string{q.ID, in.Host, ""}
+	h["X-Gatehouse-Request-Id"] = values[0:1:1]
+	h["X-Forwarded-Host"] = values[1:2:2]
+	if q.IP.IsValid() {
+		values[2] = q.IP.String()
+		h["X-Forwarded-For"] = values[2:3:3]
+	}
+	if q.HTTPS {
+		h["X-Forwarded-Proto"] = protoHTTPS
+	} else {
+		h["X-Forwarded-Proto"] = protoHTTP
+	}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = noAgent
+	}
+}
+
+func (p *proxies) modify(resp *http.Response) error {
+	pg, ok := resp.Request.Context().Value(passageKey{}).(*passage)
+	if !ok {
+		return errors.New("no passage")
+	}
+	pg.route.health.saw(upstreamUp)
+	pg.clean(resp)
+	if len(resp.TransferEncoding) > 0 || len(resp.Trailer) > 0 {
+		cleanTrailer(resp.Trailer)
+		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp}
+	}
+	return nil
+}
+
+// clean removes from an answer what the upstream must not say.
+func (pg *passage) clean(resp *http.Response) {
+	h := resp.Header
+	cleanResponse(h, pg.host)
+	if len(pg.route.CORS.Origins) > 0 { // the route's word is the only one, see answer.announce
+		for name := range h {
+			if strings.HasPrefix(name, "Access-Control-Allow-") {
+				delete(h, name)
+			}
+		}
+	}
+	if pg.route.Lease || len(pg.route.FrameAncestors) > 0 {
+		frame(h, pg.route.FrameAncestors)
+	}
+}
+
+// frame says who may frame an answer: those that the route names, else itself.
+func frame(h http.Header, ancestors []string) {
+	const header = "Content-Security-Policy"
+	if len(ancestors) == 0 {
+		h.Add(header, "frame-ancestors 'self'")
+		return
+	}
+	h.Del("X-Frame-Options")
+	policies := h[header]
+	delete(h, header)
+	for _, csp := range policies {
+		// A comma begins another policy (Content Security Policy Level 3, section 2.2.2).
+		for one := range strings.SplitSeq(csp, ",") {
+			var keep []string
+			for d := range strings.SplitSeq(one, ";") {
+				name, _, _ := strings.Cut(strings.TrimSpace(d), " ")
+				if d = strings.TrimSpace(d); d != "" && !strings.EqualFold(name, "frame-ancestors") {
+					keep = append(keep, d)
+				}
+			}
+			if len(keep) > 0 {
+				h.Add(header, strings.Join(keep, "; "))
+			}
+		}
+	}
+	h.Add(header, "frame-ancestors "+strings.Join(ancestors, " "))
+}
+
+// failed answers for an upstream that did not.
+func (p *proxies) failed(w http.ResponseWriter, r *http.Request, err error) {
+	g := p.g
+	pg, _ := r.Context().Value(passageKey{}).(*passage)
+	var over ended
+	switch {
+	case pg == nil:
+	case errors.As(context.Cause(r.Context()), &over):
+		err = g.overError(r, pg, int(over))
+	case pg.body.err() != nil:
+		err = web.Fail(http.StatusBadRequest, "request.body", "error.bad_request", pg.body.err())
+	default: // of a client that went away, nobody reads the answer
+		err = g.upstreamError(&pg.activity, err)
+	}
+	g.cfg.Edge.RenderError(w, r, err)
+}
+
+func (g *Gateway) upstreamError(a *activity, err error) error {
+	a.route.health.saw(upstreamDown)
+	status, code := http.StatusBadGateway, "upstream.unreachable"
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		status, code = http.StatusGatewayTimeout, "upstream.timeout"
+	}
+	e := web.Fail(status, code, "error.upstream_down", err)
+	e.Args, e.Down = map[string]any{"name": a.route.Name}, a.route.Name
+	if a.route.Lease {
+		e.Code, e.Text, e.Args, e.Down = "node.offline", "error.node_down", map[string]any{"name": a.lease.ID}, a.lease.ID
+	}
+	e.Header = http.Header{"Retry-After": {"10"}}
+	return e
+}
