@@ -35,7 +35,8 @@ type Key struct{ Kind, ID string }
 // Item is one stored value with the version that it has.
 type Item struct {
 	Key
-	// Value is opaque to the store.
+	// Value is opaque to the store. Nobody changes its bytes afterwards: drivers
+	// may keep them.
 	Value []byte
 	// Version counts the writes; 0 is "does not exist".
 	Version uint64

@@ -39,6 +39,7 @@ type Config struct {
 type Store struct {
 	bus    bus
 	leases leases
+	cache  cache
 	cfg    Config
 	lock   *os.File
 	write  *sql.DB // one connection, used by the writer alone
@@ -73,6 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, lock: lock, jobs: make(chan *job, 256), done: make(chan struct{}), synced: make(chan struct{}), closed: make(chan struct{})}
 	s.bus.init()
+	s.cache.init()
 	s.leases.init(cfg.Now)
 	if err := s.open(ctx); err != nil {
 		s.closeFiles()
@@ -151,7 +153,16 @@ create index if not exists log_topic on log (topic, pos);
 
 // Get returns the item or store.ErrNotFound.
 func (s *Store) Get(ctx context.Context, k store.Key) (store.Item, error) {
-	it := store.Item{Key: k}
+	select {
+	case <-s.closed:
+		return store.Item{}, fmt.Errorf("sqlite: closed: %w", store.ErrUnavailable)
+	default:
+	}
+	it, ok, gen := s.cache.get(k)
+	if ok {
+		return it, nil
+	}
+	it = store.Item{Key: k}
 	var expires int64
 	err := s.get.QueryRowContext(ctx, k.Kind, k.ID).Scan(&it.Value, &it.Version, &expires, &it.Firm)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -161,6 +172,7 @@ func (s *Store) Get(ctx context.Context, k store.Key) (store.Item, error) {
 		return store.Item{}, unavailable("get", err)
 	}
 	it.Expires = fromMillis(expires)
+	s.cache.fill(gen, it)
 	return it, nil
 }
 

@@ -138,16 +138,36 @@ func (w *writer) exec(query string, args ...any) (sql.Result, error) {
 }
 
 func (w *writer) run(batch []*job) {
+	for _, j := range batch {
+		w.forget(j)
+	}
 	err := w.commit(batch)
 	for _, j := range batch {
-		if err != nil {
+		switch {
+		case err != nil:
 			j.result, j.err = 0, unavailable("write", err)
+		case j.op == opPut && j.err == nil:
+			it := j.item
+			it.Version = j.result
+			w.s.cache.written(it)
+		default: // a reader may have kept what the file had before
+			w.forget(j)
 		}
 		// Here and not by the caller, who may have gone: what is written is told.
 		if tell := j.item.Tell; j.err == nil && tell.Topic != "" {
 			w.s.publish(tell)
 		}
 		close(j.done)
+	}
+}
+
+// forget takes what a job writes out of the cache.
+func (w *writer) forget(j *job) {
+	switch j.op {
+	case opPut, opDelete:
+		w.s.cache.forget(j.item.Key)
+	case opSweep:
+		w.s.cache.sweep(j.now)
 	}
 }
 
