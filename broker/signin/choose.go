@@ -47,12 +47,15 @@ func (d *Door) StartWith(w http.ResponseWriter, r *http.Request, s Start) error 
 	if err != nil {
 		return err
 	}
-	if err := d.keep(w, r, a); err != nil {
-		return err
-	}
 	to := "/signin?attempt=" + a.ID
 	if m := d.hinted(s); m != nil {
+		if _, ok := m.Connector.(connectors.RedirectConnector); ok {
+			return d.depart(w, r, m, a) // a page of ours between would show nothing
+		}
 		to = "/signin/" + m.ID + "?attempt=" + a.ID
+	}
+	if err := d.keep(w, r, a); err != nil {
+		return err
 	}
 	d.cfg.Edge.Redirect(w, r, to)
 	return nil

@@ -282,8 +282,10 @@ func signIn(base, clientID string, user int, scope string) (tokens, error) {
 	if err != nil {
 		return tokens{}, err
 	}
-	if at, err = step(at.String()); err != nil { // the departure
-		return tokens{}, err
+	if strings.HasPrefix(at.String(), base) { // the departure, unless it was made at once
+		if at, err = step(at.String()); err != nil {
+			return tokens{}, err
+		}
 	}
 	back := base + "/auth/github/callback?" + url.Values{"code": {"u" + strconv.Itoa(user)}, "state": {at.Query().Get("state")}}.Encode()
 	if at, err = step(back); err != nil {

@@ -72,14 +72,17 @@ func (c *cache) written(it store.Item) {
 
 func (s *shard) keep(it store.Item) {
 	s.drop(it.Key)
+	if len(it.Value) > cacheBytes/cacheShards {
+		return
+	}
 	s.items[it.Key] = it
 	s.bytes += len(it.Value)
-	for k := range s.items {
-		if s.bytes <= cacheBytes/cacheShards {
-			return
-		}
-		if k != it.Key || len(s.items) == 1 {
-			s.drop(k)
+	for s.bytes > cacheBytes/cacheShards {
+		for k := range s.items { // any other
+			if k != it.Key {
+				s.drop(k)
+				break
+			}
 		}
 	}
 }
