@@ -48,8 +48,9 @@ func (m *Manager) readHandle(ctx context.Context, id string) (handle, error) {
 	if m.hung() {
 		return handle{}, errHung
 	}
+	asked := time.Now()
 	h, err := m.handles.Get(ctx, id)
-	m.answered(err)
+	m.answered(err, time.Since(asked))
 	return h, err
 }
 
@@ -66,9 +67,17 @@ func (m *Manager) hung() bool {
 	return at != 0 && m.cfg.Bus.Stale() && m.cfg.Now().Sub(time.Unix(0, at)) < hungFor
 }
 
-// answered takes notice of how the store answered.
-func (m *Manager) answered(err error) {
+// hangs is how long a store that is not there takes to say so, at the least, to
+// count as one that hangs: a refused connection costs nobody anything, and may
+// be taken the next moment.
+const hangs = 100 * time.Millisecond
+
+// answered takes notice of how the store answered, and after how long.
+func (m *Manager) answered(err error, took time.Duration) {
 	if away(err) {
+		if took < hangs {
+			return
+		}
 		m.silent.Store(m.cfg.Now().UnixNano())
 	} else if m.silent.Load() != 0 {
 		m.silent.Store(0)
@@ -166,8 +175,9 @@ func (m *Manager) load(ctx context.Context, id string) (*entry, error) {
 		// The first caller's context must not fail the others.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
+		asked := time.Now()
 		s, err := m.sessions.Get(ctx, id)
-		m.answered(err)
+		m.answered(err, time.Since(asked))
 		if errors.Is(err, store.ErrNotFound) {
 			m.cache.forget(id, true)
 			return nil, ErrNoSession

@@ -22,12 +22,16 @@ import (
 type link struct {
 	store.Store
 	cut   atomic.Bool
+	hangs atomic.Bool  // and takes its time to say so
 	asked atomic.Int32 // reads
 }
 
 func (l *link) Get(ctx context.Context, k store.Key) (store.Item, error) {
 	l.asked.Add(1)
 	if l.cut.Load() {
+		if l.hangs.Load() {
+			time.Sleep(120 * time.Millisecond)
+		}
 		return store.Item{}, store.ErrUnavailable
 	}
 	return l.Store.Get(ctx, k)

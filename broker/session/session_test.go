@@ -179,7 +179,15 @@ func TestOutageIsNotAskedByEverybody(t *testing.T) {
 	r := newRig(t)
 	m := r.replica(session.SessionsConfig{})
 	_, h := r.person(m, "li", false)
+	// One that refuses at once is asked again: it may be back the next moment.
 	r.link.cut.Store(true)
+	for range 2 {
+		before := r.link.asked.Load()
+		if _, err := m.Lookup(t.Context(), h); err != nil || r.link.asked.Load() == before {
+			t.Fatalf("a store that refuses: %v, asked: %t", err, r.link.asked.Load() != before)
+		}
+	}
+	r.link.hangs.Store(true)
 	before := r.link.asked.Load()
 	for range 1000 {
 		if _, err := m.Lookup(t.Context(), h); err != nil {

@@ -191,7 +191,7 @@ func (l *load) busy(n int64) {
 
 // A long grace: the last token may have been used in a request that was cut off,
 // and is then good for its successor.
-const killConfig = "tokens: {refresh_grace: 300s}\n"
+const killConfig = "tokens: {refresh_grace: 300s}\nrate_limits: {attempts: 1000000}\n"
 
 // kill -9 of the broker while it acknowledges writes loses none of them.
 func TestKillBroker(t *testing.T) {

@@ -86,7 +86,7 @@ for (const nojs of [false, true]) {
     await page.locator('#problem').waitFor();
     const got = await page.evaluate(() => ({ focus: document.activeElement.id, role: document.getElementById('problem').getAttribute('role'), title: document.title, user: document.getElementById('username').value, password: document.getElementById('password').value,
       fields: [...document.querySelectorAll('#username, #password')].map((e) => e.getAttribute('aria-invalid') === 'true' && !!document.getElementById(e.getAttribute('aria-describedby'))), link: document.querySelector('#problem a')?.getAttribute('href') }));
-    check(status === 401 && got.focus === 'problem' && got.role === 'alert' && got.title.startsWith('Error: ') && got.user === `keyboard-${as}` && got.password === '' && got.fields.every(Boolean) && got.link === '#username', `${as}: the summary of an error`, `${status} ${JSON.stringify(got)}`);
+    check(status === 422 && got.focus === 'problem' && got.role === 'alert' && got.title.startsWith('Error: ') && got.user === `keyboard-${as}` && got.password === '' && got.fields.every(Boolean) && got.link === '#username', `${as}: the summary of an error`, `${status} ${JSON.stringify(got)}`);
     await page.goto(`${issuer}/signin/ldap`);
     await page.fill('#username', 'someone');
     await page.fill('#password', 'any');
