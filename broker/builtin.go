@@ -34,9 +34,9 @@ func Types() []connectors.Type {
 		connectors.Reserve[gitlab.Config]("gitlab"),
 		connectors.Reserve[oidc.Config]("oidc"),
 		connectors.Reserve[saml.Config]("saml"),
-		connectors.Reserve[dingtalk.Config]("dingtalk"),
-		connectors.Reserve[wecom.Config]("wecom"),
-		connectors.Reserve[feishu.Config]("feishu"),
+		connectors.Define("dingtalk", dingtalk.Open),
+		connectors.Define("wecom", wecom.Open),
+		connectors.Define("feishu", feishu.Open),
 		connectors.Define("ldap", ldap.Open),
 		connectors.Define("local", local.Open),
 	}

@@ -39,9 +39,10 @@ var plugins = map[string][]string{
 	"connectors/gitlab":        {"connectors", "connectors/oidc"},
 	"connectors/oidc":          {"connectors"},
 	"connectors/saml":          {"connectors"},
-	"connectors/dingtalk":      {"connectors"},
-	"connectors/wecom":         {"connectors"},
-	"connectors/feishu":        {"connectors"},
+	"connectors/appapi":        {"connectors"},
+	"connectors/dingtalk":      {"connectors", "connectors/appapi"},
+	"connectors/wecom":         {"connectors", "connectors/appapi"},
+	"connectors/feishu":        {"connectors", "connectors/appapi"},
 	"connectors/workload":      {"connectors"},
 }
 

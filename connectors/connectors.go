@@ -145,6 +145,9 @@ type Attempt struct {
 	LoginHint string
 	// ForceAuthn asks the upstream to authenticate afresh (prompt=login).
 	ForceAuthn bool
+	// UserAgent is what the browser calls itself: some upstreams have another
+	// page inside their own app. Set for Begin alone.
+	UserAgent string
 }
 
 // Departure sends the browser to the upstream.

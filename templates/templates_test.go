@@ -134,7 +134,7 @@ func TestNothingInline(t *testing.T) {
 func TestRefusalsHaveTexts(t *testing.T) {
 	en := texts(t, "en")
 	code := regexp.MustCompile(`\bcode[A-Z]\w* *= *"([a-z_]+)"|\brefuse\("([a-z_]+)"`)
-	for dir, prefix := range map[string]string{"ldap": "password.", "github": "error.connector."} {
+	for dir, prefix := range map[string]string{"ldap": "password.", "github": "error.connector.", "dingtalk": "error.connector.", "wecom": "error.connector.", "feishu": "error.connector."} {
 		n := 0
 		files, err := filepath.Glob("../connectors/" + dir + "/*.go")
 		if err != nil {

@@ -21,7 +21,9 @@ func (d *Door) depart(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if !ok {
 		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
 	}
-	dep, err := rc.Begin(r.Context(), d.upstreamAttempt(m, a))
+	up := d.upstreamAttempt(m, a)
+	up.UserAgent = r.UserAgent() // whole: what tells stands at its end
+	dep, err := rc.Begin(r.Context(), up)
 	if err != nil {
 		return d.upstreamFailed(w, r, m, a, err)
 	}
