@@ -115,6 +115,7 @@ func (s *Server) Troubles(paths ...string) []Trouble {
 			_ = http.NewResponseController(w).Flush()
 			_, _ = io.Copy(io.Discard, r.Body)
 			<-r.Context().Done()
+			panic(http.ErrAbortHandler) // a handler that returns ends its answer well, and TLS may still deliver that
 		}),
 		trouble("huge", false, Status(http.StatusOK, `{"errcode":0,"code":0,"access_token":"`+strings.Repeat("a", 4<<20)+`"}`)),
 		trouble("nonsense", false, Status(http.StatusOK, "<html>")),
