@@ -123,6 +123,9 @@ func (s *Server) Troubles(paths ...string) []Trouble {
 		trouble("null", false, Status(http.StatusOK, "null")),
 		trouble("list", false, Status(http.StatusOK, "[]")),
 		trouble("deep", false, Status(http.StatusOK, strings.Repeat("[", 20000))),
-		trouble("redirect", false, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }),
+		trouble("redirect", false, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(http.StatusFound)
+		}),
 	}
 }
