@@ -1,20 +1,38 @@
 #!/usr/bin/env bash
-# images.sh: renews docs/images with the built program on 127.0.0.1:8080 (or GATEHOUSE_LISTEN), beside a double of GitHub.
+# images.sh: renews docs/images with the built program on 127.0.0.1:8080 (or GATEHOUSE_LISTEN), beside doubles of GitHub, DingTalk, WeCom and Feishu.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 listen=${GATEHOUSE_LISTEN:-127.0.0.1:8080}
 work=$(mktemp -d)
-trap 'kill "$(cat "$work/pid" 2>/dev/null)" 2>/dev/null || true; test/peers/github-api/stop.sh "$work/github" || true; rm -rf "$work"' EXIT
+doubles="github dingtalk wecom feishu"
+stop() { kill "$(cat "$work/pid" 2>/dev/null)" 2>/dev/null || true; }
+trap 'stop; for d in $doubles; do test/peers/$d-api/stop.sh "$work/$d" || true; done; rm -rf "$work"' EXIT
 test/peers/browser/install.sh .peers/browser
-test/peers/github-api/start.sh "$work/github" "${GITHUB_PORT:-8090}"
-mkdir "$work/config"
-cat >"$work/config/gatehouse.yml" <<END
-github: {client_id: gh-client, client_secret: gh-secret, base_url: "http://127.0.0.1:${GITHUB_PORT:-8090}"}
-END
-GATEHOUSE_LISTEN=$listen GATEHOUSE_ADMIN_LISTEN=${GATEHOUSE_ADMIN_LISTEN:-127.0.0.1:9091} GATEHOUSE_DATA=$work/data GATEHOUSE_CONFIG=$work/config \
-  bin/gatehouse serve --dev >"$work/log" 2>&1 &
-echo $! >"$work/pid"
-for _ in $(seq 100); do curl -fsS -o /dev/null "http://$listen/healthz" 2>/dev/null && break; sleep 0.1; done
+port=${GITHUB_PORT:-8090}
+for d in $doubles; do
+  test/peers/$d-api/start.sh "$work/$d" $port
+  declare "$d=http://127.0.0.1:$port"
+  port=$((port + 1))
+done
 cp test/e2e/browser/images.mjs .peers/browser/
-node .peers/browser/images.mjs "http://$listen" docs/images || { tail -20 "$work/log"; exit 1; }
+shoot() { # NAME, and the configuration on stdin
+  mkdir -p "$work/$1/config"
+  cat >"$work/$1/config/gatehouse.yml"
+  GATEHOUSE_LISTEN=$listen GATEHOUSE_ADMIN_LISTEN=${GATEHOUSE_ADMIN_LISTEN:-127.0.0.1:9091} GATEHOUSE_DATA=$work/$1/data GATEHOUSE_CONFIG=$work/$1/config \
+    bin/gatehouse serve --dev >"$work/log" 2>&1 &
+  echo $! >"$work/pid"
+  for _ in $(seq 100); do curl -fsS -o /dev/null "http://$listen/healthz" 2>/dev/null && break; sleep 0.1; done
+  node .peers/browser/images.mjs "http://$listen" docs/images "$1" || { tail -20 "$work/log"; exit 1; }
+  stop
+  wait
+}
+shoot readme <<END
+github: {client_id: gh-client, client_secret: gh-secret, base_url: "$github"}
+END
+shoot china <<END
+connectors:
+  - {id: dingtalk, type: dingtalk, name: 钉钉, client_id: ding-client, client_secret: ding-secret, corp_id: ding0123, api_url: "$dingtalk", oapi_url: "$dingtalk"}
+  - {id: wecom, type: wecom, name: 企业微信, corp_id: ww0123, agent_id: "1000002", secret: wecom-secret, qr_url: "$wecom/wwlogin/sso/login", api_url: "$wecom"}
+  - {id: feishu, type: feishu, name: 飞书, app_id: cli_0123, app_secret: feishu-secret, tenant_key: tenant-1, api_url: "$feishu"}
+END
 ls -l docs/images

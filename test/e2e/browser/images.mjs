@@ -1,18 +1,33 @@
-// images.mjs ISSUER FOLDER: the pictures of the README: signin.png and portal.png, English, light, 1280 wide.
+// images.mjs ISSUER FOLDER readme|china: signin.png and portal.png in English, or signin-zh.png and refused-zh.png in Chinese;
+// light, 1280 wide.
 import path from 'node:path';
 import { open } from './browser.mjs';
 
-const [issuer, folder] = process.argv.slice(2);
+const [issuer, folder, what] = process.argv.slice(2);
 process.env.HEIGHT = '640';
-const { browser, page } = await open({ lang: 'en', scheme: 'light', width: 1280 });
+const { browser, page } = await open({ lang: what === 'china' ? 'zh-CN' : 'en', scheme: 'light', width: 1280 });
 const shot = (name) => page.screenshot({ path: path.join(folder, name), animations: 'disabled', caret: 'hide' });
-await page.goto(`${issuer}/signin`);
-await page.evaluate(() => document.activeElement.blur());
-await shot('signin.png');
-await page.fill('#username', 'demo');
-await page.fill('#password', 'demo');
-await page.locator('form:has(#password) button:not([type=button])').click();
-await page.waitForURL(`${issuer}/`);
-await page.setViewportSize({ width: 1280, height: 480 });
-await shot('portal.png');
+async function readme() {
+  await page.goto(`${issuer}/signin`);
+  await page.evaluate(() => document.activeElement.blur());
+  await shot('signin.png');
+  await page.fill('#username', 'demo');
+  await page.fill('#password', 'demo');
+  await page.locator('form:has(#password) button:not([type=button])').click();
+  await page.waitForURL(`${issuer}/`);
+  await page.setViewportSize({ width: 1280, height: 480 });
+  await shot('portal.png');
+}
+async function china() {
+  await page.setViewportSize({ width: 1280, height: 820 });
+  await page.goto(`${issuer}/signin`);
+  await page.evaluate(() => document.activeElement.blur());
+  await shot('signin-zh.png');
+  await page.locator('a[href*="/signin/wecom"]').click();
+  await page.locator('a[id="路人"]').click();
+  await page.waitForURL(`${issuer}/**`);
+  await page.setViewportSize({ width: 1280, height: 560 });
+  await shot('refused-zh.png');
+}
+await (what === 'china' ? china() : readme());
 await browser.close();
