@@ -114,10 +114,22 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, string,
 	return req, at, nil
 }
 
-// Reach asks whether the API's server answers at all, without credentials.
+// Reach asks whether the API answers at all, at a path that it knows and
+// without credentials: it refuses, which is an answer. What it says is not read.
 func (c *Client) Reach(ctx context.Context, address string) error {
-	_, err := c.Do(ctx, Call{Method: http.MethodGet, URL: address + "/"})
-	return err
+	req, at, err := c.request(ctx, Call{Method: http.MethodGet, URL: address})
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", at, bare(err), connectors.ErrUnavailable)
+	}
+	resp.Body.Close()
+	if resp.StatusCode >= 500 {
+		return fmt.Errorf("%s: status %d: %w", at, resp.StatusCode, connectors.ErrUnavailable)
+	}
+	return nil
 }
 
 // bare takes the address out of an error of net/http, which quotes it whole.

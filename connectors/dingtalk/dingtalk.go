@@ -18,6 +18,8 @@ const (
 	// patience bounds all calls of one sign-in or one renewal together.
 	patience      = 25 * time.Second
 	checkPatience = 10 * time.Second
+
+	tokenPath = "/v1.0/oauth2/accessToken"
 )
 
 // Connector signs people in by one application at DingTalk.
@@ -53,7 +55,7 @@ func (c *Connector) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	if _, ok := c.app.Kept(); ok {
-		return c.client.Reach(ctx, c.cfg.api().Used())
+		return c.client.Reach(ctx, c.cfg.api().Used()+tokenPath)
 	}
 	_, err := c.app.Get(ctx)
 	return err
@@ -185,7 +187,7 @@ func (c *Connector) refuse(code, why string) error {
 
 // appToken gets the application's own token.
 func (c *Connector) appToken(ctx context.Context) (string, time.Duration, error) {
-	ans, err := c.client.Do(ctx, appapi.Call{Method: http.MethodPost, URL: c.cfg.api().Used() + "/v1.0/oauth2/accessToken",
+	ans, err := c.client.Do(ctx, appapi.Call{Method: http.MethodPost, URL: c.cfg.api().Used() + tokenPath,
 		JSON: map[string]string{"appKey": c.cfg.ClientID, "appSecret": c.cfg.ClientSecret.Reveal()}})
 	if err != nil {
 		return "", 0, err

@@ -281,10 +281,11 @@ func TestCheck(t *testing.T) {
 	if n := f.srv.Called("POST /v1.0/oauth2/accessToken"); n != 1 {
 		t.Errorf("%d calls for a token", n)
 	}
-	f.srv.Answer(connectortest.Status(503, ""), "/")
+	f.srv.Answer(connectortest.Status(503, ""), tokenPath)
 	if err := c.Check(t.Context()); !errors.Is(err, connectors.ErrUnavailable) {
 		t.Errorf("%v", err)
 	}
+	f.srv.Answer(nil, tokenPath)
 	cfg := f.config("")
 	cfg.ClientSecret = "another"
 	if err := f.open(cfg).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "invalidClientIdOrSecret") || strings.Contains(err.Error(), "another") {

@@ -20,6 +20,8 @@ const (
 	// patience bounds all calls of one sign-in or one renewal together.
 	patience      = 25 * time.Second
 	checkPatience = 10 * time.Second
+
+	tokenPath = "/open-apis/auth/v3/tenant_access_token/internal"
 )
 
 // Connector signs people in by one application at Feishu.
@@ -60,7 +62,7 @@ func (c *Connector) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	if _, ok := c.app.Kept(); ok {
-		return c.client.Reach(ctx, c.cfg.api().Used())
+		return c.client.Reach(ctx, c.cfg.api().Used()+tokenPath)
 	}
 	_, err := c.app.Get(ctx)
 	return err
@@ -228,7 +230,7 @@ func bearer(token string) http.Header { return http.Header{"Authorization": {"Be
 
 // appToken gets the application's own token for its company.
 func (c *Connector) appToken(ctx context.Context) (string, time.Duration, error) {
-	ans, err := c.client.Do(ctx, appapi.Call{Method: http.MethodPost, URL: c.cfg.api().Used() + "/open-apis/auth/v3/tenant_access_token/internal",
+	ans, err := c.client.Do(ctx, appapi.Call{Method: http.MethodPost, URL: c.cfg.api().Used() + tokenPath,
 		JSON: map[string]string{"app_id": c.cfg.AppID, "app_secret": c.cfg.AppSecret.Reveal()}})
 	if err != nil {
 		return "", 0, err

@@ -14,15 +14,14 @@ import (
 )
 
 const (
-	tokenPath = "/oauth/v3/token"
-	infoPath  = "/open-apis/authen/v1/user_info"
-	bookPath  = "/open-apis/contact/v3/users/" + union
-	appPath   = "/open-apis/auth/v3/tenant_access_token/internal"
+	codePath = "/oauth/v3/token"
+	infoPath = "/open-apis/authen/v1/user_info"
+	bookPath = "/open-apis/contact/v3/users/" + union
 )
 
 func TestSuite(t *testing.T) {
 	f := newFake(t)
-	connectortest.Redirect{Connector: f.open(f.config("tenant1")), Upstream: f.upstream, Troubles: f.srv.Troubles(tokenPath, infoPath, bookPath)}.Run(t)
+	connectortest.Redirect{Connector: f.open(f.config("tenant1")), Upstream: f.upstream, Troubles: f.srv.Troubles(codePath, infoPath, bookPath)}.Run(t)
 }
 
 func refusal(t *testing.T, err error, code string) {
@@ -70,7 +69,7 @@ func TestAnybody(t *testing.T) {
 	if err != nil || id.Subject != "tenant1/"+union || id.Renewal != nil || id.Groups != nil || id.Email != "zhangsan@corp.example.com" || id.EmailVerified {
 		t.Errorf("%+v %v", id, err)
 	}
-	if f.srv.Called("POST "+appPath) != 0 {
+	if f.srv.Called("POST "+tokenPath) != 0 {
 		t.Error("asked in the application's name for nothing")
 	}
 }
@@ -160,7 +159,7 @@ func TestRenew(t *testing.T) {
 }
 
 func TestApplicationToken(t *testing.T) {
-	const call = "POST " + appPath
+	const call = "POST " + tokenPath
 	f := newFake(t)
 	c := f.open(f.config("tenant1"))
 	enter := func(calls int) {
@@ -181,10 +180,11 @@ func TestApplicationToken(t *testing.T) {
 	if err := c.Check(t.Context()); err != nil || f.srv.Called(call) != 3 {
 		t.Errorf("check: %v", err)
 	}
-	f.srv.Answer(connectortest.Status(502, ""), "/")
+	f.srv.Answer(connectortest.Status(502, ""), tokenPath)
 	if err := c.Check(t.Context()); !errors.Is(err, connectors.ErrUnavailable) {
 		t.Errorf("check: %v", err)
 	}
+	f.srv.Answer(nil, tokenPath)
 	cfg := f.config("")
 	cfg.AppSecret = "wrong-secret"
 	if err := f.open(cfg).Check(t.Context()); err == nil || strings.Contains(err.Error(), "wrong-secret") || !strings.Contains(err.Error(), "10014") {
@@ -199,25 +199,25 @@ func TestAnswersThatRefuse(t *testing.T) {
 		unavailable bool
 		want        string
 	}{
-		"code":              {tokenPath, `{"code":20003,"error":"invalid_grant","error_description":"secret text"}`, 400, false, "20003"},
-		"with 200":          {tokenPath, `{"code":20003,"msg":"secret text"}`, 200, false, "20003"},
-		"by RFC 6749":       {tokenPath, `{"error":"invalid_grant","error_description":"secret text"}`, 400, false, "invalid_grant"},
-		"markup":            {tokenPath, `{"error":"<b>secret text</b>"}`, 400, false, "unreadable"},
-		"its own trouble":   {tokenPath, `{"code":20050,"error":"server_error"}`, 400, true, "20050"},
-		"too often":         {tokenPath, `{"code":99991400,"msg":"secret text"}`, 400, true, "99991400"},
-		"no token":          {tokenPath, `{"code":0,"token_type":"Bearer"}`, 200, false, "documents"},
-		"token with line":   {tokenPath, `{"code":0,"access_token":"a\nb"}`, 200, false, "documents"},
-		"token, odd code":   {tokenPath, `{"access_token":"a","code":"x"}`, 200, false, "documents"},
-		"token with 404":    {tokenPath, `{"access_token":"a","code":0}`, 404, false, "404"},
-		"a page":            {tokenPath, `404 page not found`, 404, false, "404"},
+		"code":              {codePath, `{"code":20003,"error":"invalid_grant","error_description":"secret text"}`, 400, false, "20003"},
+		"with 200":          {codePath, `{"code":20003,"msg":"secret text"}`, 200, false, "20003"},
+		"by RFC 6749":       {codePath, `{"error":"invalid_grant","error_description":"secret text"}`, 400, false, "invalid_grant"},
+		"markup":            {codePath, `{"error":"<b>secret text</b>"}`, 400, false, "unreadable"},
+		"its own trouble":   {codePath, `{"code":20050,"error":"server_error"}`, 400, true, "20050"},
+		"too often":         {codePath, `{"code":99991400,"msg":"secret text"}`, 400, true, "99991400"},
+		"no token":          {codePath, `{"code":0,"token_type":"Bearer"}`, 200, false, "documents"},
+		"token with line":   {codePath, `{"code":0,"access_token":"a\nb"}`, 200, false, "documents"},
+		"token, odd code":   {codePath, `{"access_token":"a","code":"x"}`, 200, false, "documents"},
+		"token with 404":    {codePath, `{"access_token":"a","code":0}`, 404, false, "404"},
+		"a page":            {codePath, `404 page not found`, 404, false, "404"},
 		"token not taken":   {infoPath, `{"code":20005,"msg":"secret text"}`, 200, false, "20005"},
 		"no code":           {infoPath, `{"data":{"union_id":"u","tenant_key":"tenant1"}}`, 200, false, "documents"},
 		"no union_id":       {infoPath, `{"code":0,"data":{"open_id":"o","tenant_key":"tenant1"}}`, 200, false, "documents"},
 		"no tenant":         {infoPath, `{"code":0,"data":{"union_id":"u"}}`, 200, false, "documents"},
 		"slash":             {infoPath, `{"code":0,"data":{"union_id":"u","tenant_key":"tenant1/x"}}`, 200, false, "documents"},
 		"0 with 403":        {infoPath, `{"code":0,"data":{"union_id":"u","tenant_key":"tenant1"}}`, 403, false, "403"},
-		"wrong secret":      {appPath, `{"code":10014,"msg":"secret text"}`, 200, false, "10014"},
-		"no app token":      {appPath, `{"code":0}`, 200, false, "documents"},
+		"wrong secret":      {tokenPath, `{"code":10014,"msg":"secret text"}`, 200, false, "10014"},
+		"no app token":      {tokenPath, `{"code":0}`, 200, false, "documents"},
 		"never good":        {bookPath, `{"code":99991663,"msg":"secret text"}`, 400, true, "99991663"},
 		"no entry":          {bookPath, `{"code":0,"data":{}}`, 200, false, "documents"},
 		"entry, other code": {bookPath, `{"code":43001,"msg":"secret text"}`, 200, false, "43001"},
@@ -240,8 +240,8 @@ func TestAnswersThatRefuse(t *testing.T) {
 		})
 	}
 	for path, codes := range map[string]map[string]string{
-		tokenPath: {`{"code":20010,"error":"invalid_grant"}`: "app_not_open"},
-		infoPath:  {`{"code":20021}`: "account_disabled", `{"code":20022}`: "account_disabled", `{"code":20008}`: "account_disabled"},
+		codePath: {`{"code":20010,"error":"invalid_grant"}`: "app_not_open"},
+		infoPath: {`{"code":20021}`: "account_disabled", `{"code":20022}`: "account_disabled", `{"code":20008}`: "account_disabled"},
 	} {
 		for body, code := range codes {
 			f := newFake(t)

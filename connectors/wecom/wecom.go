@@ -20,6 +20,8 @@ const (
 	// patience bounds all calls of one sign-in together.
 	patience      = 25 * time.Second
 	checkPatience = 10 * time.Second
+
+	visitorPath = "/cgi-bin/auth/getuserinfo"
 )
 
 // Connector signs people in by one application at WeCom. It has no Renew: what
@@ -59,7 +61,7 @@ func (c *Connector) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	if _, ok := c.app.Kept(); ok {
-		return c.client.Reach(ctx, c.cfg.api().Used())
+		return c.client.Reach(ctx, c.cfg.api().Used()+visitorPath)
 	}
 	_, err := c.app.Get(ctx)
 	return err
@@ -119,7 +121,7 @@ func (c *Connector) Finish(ctx context.Context, a connectors.Attempt, secret []b
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var who visitor
-	if err := c.call(ctx, http.MethodGet, "/cgi-bin/auth/getuserinfo", url.Values{"code": {code}}, nil, func(body []byte) (err error) {
+	if err := c.call(ctx, http.MethodGet, visitorPath, url.Values{"code": {code}}, nil, func(body []byte) (err error) {
 		who, err = parseVisitor(body)
 		return err
 	}); err != nil {

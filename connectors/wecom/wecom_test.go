@@ -187,7 +187,11 @@ func TestApplicationToken(t *testing.T) {
 	if err := c.Check(t.Context()); err != nil || f.srv.Called(call) != 3 {
 		t.Errorf("check: %v", err)
 	}
-	f.srv.Answer(connectortest.Status(502, ""), "/")
+	f.srv.Answer(connectortest.Status(200, strings.Repeat("a", 1<<20)), infoPath) // whatever it says
+	if err := c.Check(t.Context()); err != nil {
+		t.Errorf("check: %v", err)
+	}
+	f.srv.Answer(connectortest.Status(502, ""), infoPath)
 	if err := c.Check(t.Context()); !errors.Is(err, connectors.ErrUnavailable) {
 		t.Errorf("check: %v", err)
 	}

@@ -127,6 +127,7 @@ func meOf(t *testing.T, p *person) map[string]any {
 // not taken as verified; others do not; one token of the application serves all.
 func TestChinaSignIn(t *testing.T) {
 	vs := startChina(t)
+	accounts := map[string]string{}
 	for id, want := range map[string]struct{ subject, email, groups string }{
 		"dingtalk": {"uZhang", "zhangsan@corp.example.com", "[gpu-users dingtalk:7]"},
 		"wecom":    {"ww0123/zhangsan", "<nil>", "[wecom:42 wecom:7]"},
@@ -145,6 +146,11 @@ func TestChinaSignIn(t *testing.T) {
 		if ids := me["identities"].([]any); ids[0].(map[string]any)["subject"] != want.subject {
 			t.Errorf("%s: identity %v", id, ids)
 		}
+		// One name and one address at all three: three accounts, since none of them vouches for the address.
+		if same := accounts[fmt.Sprint(me["id"])]; same != "" {
+			t.Errorf("%s and %s lead to one account (docs/security.md UP-5)", id, same)
+		}
+		accounts[fmt.Sprint(me["id"])] = id
 		// The same answer again, here and in another browser.
 		for _, who := range []*person{p, newPerson(t, v.g)} {
 			if a := who.send(http.MethodGet, back, nil); a.StatusCode != http.StatusOK || a.Header.Get("Location") != "" {
