@@ -249,46 +249,58 @@ func TestChinaTrouble(t *testing.T) {
 func TestChinaRecheck(t *testing.T) {
 	vs := startChina(t)
 	for id, moved := range map[string]string{"dingtalk": "[dingtalk:99]", "feishu": "[feishu:od-99]"} {
-		v := vs[id]
+		t.Run(id, func(t *testing.T) {
+			t.Parallel()
+			vs[id].at(t).follows(moved)
+		})
+	}
+	t.Run("wecom", func(t *testing.T) {
+		t.Parallel()
+		v := vs["wecom"].at(t)
 		p := newPerson(t, v.g)
 		v.enter(p, "张三")
 		_, tokens := p.redeem(p.code("openid offline_access groups"))
-		again := func() int {
-			t.Helper()
-			time.Sleep(1200 * time.Millisecond) // older than sessions.recheck: a refresh asks first
-			var status int
-			status, tokens = p.refresh(tokens["refresh_token"])
-			return status
+		v.hostile("out-of-range")
+		time.Sleep(1200 * time.Millisecond)
+		if status, _ := p.refresh(tokens["refresh_token"]); status != http.StatusOK || meOf(t, p) == nil {
+			t.Errorf("asked again, or ended early: %d", status)
 		}
-		v.hostile("moved")
-		status := again()
-		groups := ""
-		for range 50 { // the browser's own session follows in the background of its next use
-			if groups = fmt.Sprint(meOf(t, p)["groups"]); groups == moved {
-				break
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-		if status != http.StatusOK || groups != moved {
-			t.Errorf("%s: moved: %d %s", id, status, groups)
-		}
-		v.hostile("down")
-		if status := again(); status != http.StatusOK || meOf(t, p) == nil {
-			t.Fatalf("%s: an outage ended a session within recheck_grace: %d", id, status)
-		}
-		v.hostile("gone")
-		if status := again(); status != http.StatusBadRequest || tokens["error"] != "invalid_grant" || meOf(t, p) != nil {
-			t.Errorf("%s: gone: %d %v, browser in: %v", id, status, tokens, meOf(t, p) != nil)
-		}
-	}
-	v := vs["wecom"]
-	p := newPerson(t, v.g)
+	})
+}
+
+// at is the vendor for a subtest.
+func (v *vendor) at(t *testing.T) *vendor { return &vendor{t, v.g, v.id, v.url} }
+
+// follows checks that groups follow and leaving ends all.
+func (v *vendor) follows(moved string) {
+	p := newPerson(v.t, v.g)
 	v.enter(p, "张三")
 	_, tokens := p.redeem(p.code("openid offline_access groups"))
-	v.hostile("out-of-range")
-	time.Sleep(1200 * time.Millisecond)
-	if status, _ := p.refresh(tokens["refresh_token"]); status != http.StatusOK || meOf(t, p) == nil {
-		t.Errorf("wecom: asked again, or ended early: %d", status)
+	again := func() int {
+		v.t.Helper()
+		time.Sleep(1200 * time.Millisecond) // older than sessions.recheck: a refresh asks first
+		var status int
+		status, tokens = p.refresh(tokens["refresh_token"])
+		return status
+	}
+	v.hostile("moved")
+	status, groups := again(), ""
+	for range 50 { // the browser's own session follows in the background of its next use
+		if groups = fmt.Sprint(meOf(v.t, p)["groups"]); groups == moved {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if status != http.StatusOK || groups != moved {
+		v.t.Errorf("moved: %d %s", status, groups)
+	}
+	v.hostile("down")
+	if status := again(); status != http.StatusOK || meOf(v.t, p) == nil {
+		v.t.Fatalf("an outage ended a session within recheck_grace: %d", status)
+	}
+	v.hostile("gone")
+	if status := again(); status != http.StatusBadRequest || tokens["error"] != "invalid_grant" || meOf(v.t, p) != nil {
+		v.t.Errorf("gone: %d %v, browser in: %v", status, tokens, meOf(v.t, p) != nil)
 	}
 }
 
