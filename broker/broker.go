@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -187,11 +186,15 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 	}
 	if b.door, err = signin.New(signin.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Methods: b.methods, Sessions: b.sessions, Users: b.users, KV: b.store, Bus: b.store, Sealer: sealer,
-		Events: b.events, Limits: cfg.RateLimits, Now: b.now, Log: b.log, Observe: b.metrics.signin,
+		Events: b.events, Limits: cfg.RateLimits, Now: b.now, Log: b.log, Observe: b.metrics.signin, Reserved: b.disabled(),
+		Staff: func(ctx context.Context, s session.Session, u user.User) (bool, error) {
+			return b.portal.Staff(ctx, s, u)
+		},
 	}); err != nil {
 		return err
 	}
 	b.sessions.SetRenewer(b.door)
+	b.sessions.SetServes(b.door.Serves)
 	if b.issuer, err = issuer.New(issuer.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Clients: b.clients, Ledger: b.ledger, Keys: b.keys, Sessions: b.sessions, Users: b.users,
 		SignIn: authorizeDoor{b.door}, Sealer: sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Now: b.now, Log: b.log, Observe: b.metrics.token,
@@ -232,7 +235,7 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 		Connectors: func() []portal.ConnectorState {
 			var out []portal.ConnectorState
 			for _, s := range b.door.States() {
-				out = append(out, portal.ConnectorState{ID: s.ID, Name: s.Name, Type: s.Type, Served: s.Served, Up: s.Up, Since: s.Since.UTC()})
+				out = append(out, portal.ConnectorState{ID: s.ID, Name: s.Name, Type: s.Type, Served: s.Served, LinkOnly: s.LinkOnly, Hidden: s.Hidden, Up: s.Up, Since: s.Since.UTC()})
 			}
 			return out
 		},
@@ -261,18 +264,6 @@ func (b *Broker) sessionEnded(ctx context.Context, s session.Session, reason str
 	}
 }
 
-// ownsDomain reports whether a connector may speak for an e-mail domain: the
-// operator wrote the domain down for it (docs/security.md AD-7), and the address
-// is verified by the upstream or by the operator's trust_email.
-func (b *Broker) ownsDomain(connector, domain string, verified bool) bool {
-	for _, k := range b.cfg.Connectors {
-		if k.ID == connector {
-			return (verified || k.TrustEmail) && slices.ContainsFunc(k.Domains, func(d string) bool { return strings.EqualFold(d, domain) })
-		}
-	}
-	return false
-}
-
 // authorizeDoor lets the issuer start a sign-in without knowing who does it.
 type authorizeDoor struct{ *signin.Door }
 
@@ -294,7 +285,11 @@ func (b *Broker) openConnectors() ([]signin.Method, error) {
 	}
 	var out []signin.Method
 	for _, k := range b.cfg.Connectors {
-		m := signin.Method{ID: k.ID, Type: k.Type, Name: k.Name, Org: k.Org, Domains: k.Domains, Hidden: k.Hidden, Signup: k.Signup, GroupsMap: k.GroupsMap, GroupsPrefix: k.GroupsPrefix}
+		if k.Disabled { // refused at every entry: it is not there (UP-8)
+			continue
+		}
+		m := signin.Method{ID: k.ID, Type: k.Type, Name: k.Name, Org: k.Org, Domains: k.Domains, TrustEmail: k.TrustEmail, Enforce: k.Enforce, LinkOnly: k.LinkOnly,
+			Hidden: k.Hidden, Signup: k.Signup, GroupsMap: k.GroupsMap, GroupsPrefix: k.GroupsPrefix}
 		if k.Allow != nil {
 			e, err := policy.Compile(policy.AtConnector, policy.Bool, *k.Allow)
 			if err != nil {

@@ -16,6 +16,8 @@ func apiTable() map[string]struct{ who, body string } {
 	return map[string]row{
 		"GET /openapi.json":               {"public", ""},
 		"GET /me":                         {"self", ""},
+		"GET /me/identities":              {"self", ""},
+		"DELETE /me/identities/{id}":      {"self", ""},
 		"GET /me/sessions":                {"self", ""},
 		"DELETE /me/sessions/{id}":        {"self", ""},
 		"POST /me/sessions/revoke-others": {"self", `{"odd":1}`}, // refused after the permission
@@ -23,6 +25,10 @@ func apiTable() map[string]struct{ who, body string } {
 		"GET /users/{id}":                 {"read", ""},
 		"POST /users/{id}/suspend":        {"support", ""},
 		"POST /users/{id}/resume":         {"support", ""},
+		"POST /users/{id}/merge":          {"keys", `{"from":"nothere"}`},
+		"GET /invites":                    {"keys", ""},
+		"POST /invites":                   {"keys", `{"email":"odd"}`},
+		"DELETE /invites/{id}":            {"keys", ""},
 		"GET /sessions":                   {"read", ""},
 		"DELETE /sessions/{id}":           {"support", ""},
 		"GET /keys":                       {"read", ""},

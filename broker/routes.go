@@ -77,9 +77,12 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 	// Signing in and out.
 	d := b.door
 	page("/signin", "signin", d.Choose)
+	form("/signin", "signin e-mail", d.Email)
 	both("/signin/{connector}", "signin method", d.Method)
 	r.Handle("/auth/{connector}/callback", b.edge.Handle("callback", d.Callback))
 	page("/resume/{id}", "resume", d.Resume)
+	page("/invite/{token}", "invite", d.Invite)
+	both("/account/links/confirm", "confirm link", d.Confirm)
 	both("/signout", "signout", d.SignOut)
 	page("/signed-out", "signed out", d.SignedOut)
 
@@ -90,6 +93,9 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 	p := b.portal
 	page("/", "home", p.Home)
 	page("/account", "account", p.Account)
+	page("/account/links", "links", p.Links)
+	form("/account/links/link", "link", p.Link)
+	form("/account/links/unlink", "unlink", p.Unlink)
 	page("/account/sessions", "sessions", p.Sessions)
 	form("/account/sessions/end", "end session", p.EndSession)
 	page("/account/sessions/end-others", "end other sessions", p.AskEndOthers)

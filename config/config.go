@@ -138,10 +138,12 @@ type Connector struct {
 	Name         string            `yaml:"name"`
 	Org          string            `yaml:"org"` // default: the id
 	Domains      []string          `yaml:"domains,some"`
-	TrustEmail   bool              `yaml:"trust_email,later"`
+	TrustEmail   bool              `yaml:"trust_email"` // its word about addresses of its domains counts
 	Allow        *string           `yaml:"allow"`
 	Signup       string            `yaml:"signup"` // open (default), domains, invite
-	Enforce      bool              `yaml:"enforce,later"`
+	Enforce      bool              `yaml:"enforce"`   // everyone of its domains must come by it
+	LinkOnly     bool              `yaml:"link_only"` // can be linked to an account, leads into none
+	Disabled     bool              `yaml:"disabled"`  // as if it were not there
 	Hidden       bool              `yaml:"hidden"`
 	GroupsMap    map[string]string `yaml:"groups_map"`
 	GroupsPrefix *string           `yaml:"groups_prefix"`

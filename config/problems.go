@@ -9,6 +9,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/problem"
+	"github.com/remotegpu/gatehouse/broker/web"
 )
 
 // tidy puts findings in the order of the files and drops a complaint that a
@@ -112,6 +113,30 @@ func (k Connector) problems() []problem.Problem {
 	} else if slices.Contains([]string{"github", "google", "gitlab"}, k.Type) && k.Served && publicUpstream(k) {
 		ps = append(ps, problem.Problem{Field: "ID", Rule: "connector.public", Warning: true,
 			Text: fmt.Sprintf("%s has no allow: everybody with an account there may sign in.", k.Name), Fix: "allow:, or the organizations that may"})
+	}
+	for i, d := range k.Domains {
+		if a, ok := web.Domain(d); !ok || a != d {
+			add(fmt.Sprintf("Domains[%d]", i), "connector.domain", fmt.Sprintf("%q is no e-mail domain.", d), "the part behind the @, such as example.com")
+		} else if web.PublicMail(d) {
+			if k.Enforce {
+				add(fmt.Sprintf("Domains[%d]", i), "connector.public_mail", fmt.Sprintf("Everybody can have an address of %s: nobody owns it whom enforce could send here.", d), "a domain of your own")
+			} else {
+				ps = append(ps, problem.Problem{Field: fmt.Sprintf("Domains[%d]", i), Rule: "connector.public_mail", Warning: true,
+					Text: fmt.Sprintf("Everybody can have an address of %s: the sign-in page sends nobody here by it.", d), Fix: "a domain of your own"})
+			}
+		}
+	}
+	for _, f := range []struct {
+		field, key string
+		set        bool
+	}{{"Enforce", "enforce", k.Enforce}, {"TrustEmail", "trust_email", k.TrustEmail}} {
+		if f.set && len(k.Domains) == 0 {
+			ps = append(ps, problem.Problem{Field: f.field, Rule: "connector." + f.key, Warning: !k.Enforce,
+				Text: f.key + " needs domains: it holds for those that stand there and no others.", Fix: "domains: [example.com]"})
+		}
+	}
+	if k.Enforce && (k.LinkOnly || k.Disabled || !k.Served) {
+		add("Enforce", "connector.enforce", "enforce sends people to a connector that lets nobody in.", "enforce: false")
 	}
 	switch k.Signup {
 	case "", "open", "invite":

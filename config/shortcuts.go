@@ -8,6 +8,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"github.com/remotegpu/gatehouse/broker/web"
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
@@ -113,7 +114,9 @@ func (c *Config) add(t connectors.Type, k Connector, n ast.Node, dec *decoder, p
 		k.Org = k.ID
 	}
 	for i, d := range k.Domains {
-		k.Domains[i] = strings.ToLower(d)
+		if a, ok := web.Domain(d); ok { // what is none is complained about below
+			k.Domains[i] = a
+		}
 	}
 	if !k.Served {
 		*dec.findings = append(*dec.findings, note(p, "later", fmt.Sprintf("%s: accepted, not served by this version.", k.ID)))

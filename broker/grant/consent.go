@@ -77,6 +77,25 @@ func (l *Ledger) Consents(ctx context.Context, userID string) ([]Consent, error)
 	return cs, err
 }
 
+// MoveConsents gives what one user allowed to another, whose own stay: for two
+// accounts that are made one. Grants do not move, they end with the old account.
+func (l *Ledger) MoveConsents(ctx context.Context, from, to string) error {
+	for {
+		cs, err := l.Consents(ctx, from)
+		if err != nil || len(cs) == 0 {
+			return err
+		}
+		for _, c := range cs {
+			if err := l.GiveConsent(ctx, to, c.ClientID, c.Scopes); err != nil {
+				return err
+			}
+			if err := l.consents.Delete(ctx, consentID(from, c.ClientID)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // Pending is an authorization request that waits for a person's consent.
 type Pending struct {
 	UserID    string    `json:"user"`

@@ -18,9 +18,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
-	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
-	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -344,23 +342,6 @@ func badRequest(message string) error {
 	e := web.Fail(http.StatusBadRequest, "api.bad_request", "error.api_bad_request", errors.New(message))
 	e.Args = map[string]any{"detail": message}
 	return e
-}
-
-// apiError gives the domain's errors their status.
-func apiError(err error) error {
-	var known *web.Error
-	switch {
-	case errors.As(err, &known):
-		return err
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded),
-		errors.Is(err, user.ErrNotFound), errors.Is(err, token.ErrUnknownKey):
-		return notFound(err)
-	case errors.Is(err, store.ErrUnavailable):
-		return web.Fail(http.StatusServiceUnavailable, "store.unavailable", "error.store", err)
-	case errors.Is(err, store.ErrConflict):
-		return web.Fail(http.StatusConflict, "api.conflict", "error.conflict", err)
-	}
-	return err
 }
 
 // decode reads a JSON body of exactly the members that into has (AD-3).

@@ -29,12 +29,16 @@ func (p *Portal) apiClients(context.Context, *caller, *http.Request) (any, error
 
 // ConnectorState is one configured connector as the API and the pages show it.
 type ConnectorState struct {
-	ID     string    `json:"id"`
-	Name   string    `json:"name"`
-	Type   string    `json:"type"`
-	Served bool      `json:"served"` // false: accepted, not served by this version
-	Up     bool      `json:"up"`
-	Since  time.Time `json:"since,omitzero"`
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Type   string `json:"type"`
+	Served bool   `json:"served"` // false: accepted, not served by this version
+	// LinkOnly ones can be linked to an account and lead into none; Hidden ones
+	// are not on the sign-in page.
+	LinkOnly bool      `json:"link_only"`
+	Hidden   bool      `json:"hidden"`
+	Up       bool      `json:"up"`
+	Since    time.Time `json:"since,omitzero"`
 }
 
 func (p *Portal) apiConnectors(context.Context, *caller, *http.Request) (any, error) {

@@ -19,10 +19,15 @@ func (p *Portal) endpoints() []endpoint {
 	read := permission{roles: []Role{RoleAuditor, RoleSupport}, scopes: []string{ScopeAudit, ScopeSupport}, fresh: adminFresh}
 	support := permission{roles: []Role{RoleSupport}, scopes: []string{ScopeSupport}, fresh: adminFresh}
 	keys := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeAdmin}, fresh: stepUp}
+	selfFresh := permission{self: true, scopes: []string{ScopeAccount}, fresh: stepUp}
+	admin := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeAdmin}, fresh: adminFresh}
+	people := keys // who has an account is as grave as what signs for it
 	return []endpoint{
 		{method: http.MethodGet, path: "/openapi.json", summary: "This description.", needs: permission{public: true}, answer: map[string]any{}, serve: p.apiOpenAPI},
 
 		{method: http.MethodGet, path: "/me", summary: "Who I am, my groups and roles.", needs: self, answer: meView{}, serve: p.apiMe},
+		{method: http.MethodGet, path: "/me/identities", summary: "The upstream identities that are linked to my account.", needs: self, answer: page[identityView]{}, serve: p.apiMyIdentities},
+		{method: http.MethodDelete, path: "/me/identities/{id}", summary: "Unlink one of them, never the last; its sessions end.", needs: selfFresh, serve: p.apiUnlinkMine},
 		{method: http.MethodGet, path: "/me/sessions", summary: "My sessions and devices.", needs: self, answer: page[sessionView]{}, serve: p.apiMySessions},
 		{method: http.MethodDelete, path: "/me/sessions/{id}", summary: "End one of my sessions.", needs: self, serve: p.apiEndMySession},
 		{method: http.MethodPost, path: "/me/sessions/revoke-others", summary: "End all my sessions but this one, of every kind.", needs: self, answer: endedView{}, serve: p.apiEndMyOthers},
@@ -31,6 +36,12 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodGet, path: "/users/{id}", summary: "One user with the linked identities.", needs: read, answer: userView{}, serve: p.apiUser},
 		{method: http.MethodPost, path: "/users/{id}/suspend", summary: "Suspend: all sessions and tokens of the user end within a second.", needs: support, answer: userView{}, serve: p.apiSuspend},
 		{method: http.MethodPost, path: "/users/{id}/resume", summary: "Let a suspended user sign in again.", needs: support, answer: userView{}, serve: p.apiResume},
+
+		{method: http.MethodPost, path: "/users/{id}/merge", summary: "Move the identities and consents of another user (from) to this one; the other is shut for good.", needs: people, body: mergeRequest{}, answer: userView{}, serve: p.apiMerge},
+
+		{method: http.MethodGet, path: "/invites", summary: "Invitations of the last week; used and withdrawn ones too.", needs: admin, query: []string{"after", "limit"}, answer: page[inviteView]{}, serve: p.apiInvites},
+		{method: http.MethodPost, path: "/invites", summary: "Invite an e-mail address: a link that makes one account within 7 days, shown once.", needs: people, body: inviteRequest{}, answer: newInviteView{}, serve: p.apiInvite},
+		{method: http.MethodDelete, path: "/invites/{id}", summary: "Withdraw an invitation.", needs: people, serve: p.apiWithdraw},
 
 		{method: http.MethodGet, path: "/sessions", summary: "The sessions of a user (user=ID).", needs: read, query: []string{"user"}, answer: page[sessionView]{}, serve: p.apiSessions},
 		{method: http.MethodDelete, path: "/sessions/{id}", summary: "End a session of anybody.", needs: support, serve: p.apiEndSession},

@@ -3,7 +3,6 @@ package portal
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -13,10 +12,12 @@ import (
 )
 
 type identityView struct {
+	ID        string    `json:"id"`
 	Connector string    `json:"connector"`
 	Subject   string    `json:"subject"`
 	Username  string    `json:"username,omitempty"`
 	Email     string    `json:"email,omitempty"`
+	Verified  bool      `json:"email_verified"`
 	Linked    time.Time `json:"linked"`
 	Used      time.Time `json:"last_used"`
 }
@@ -29,16 +30,21 @@ type userView struct {
 	EmailVerified bool           `json:"email_verified"`
 	Kind          string         `json:"kind"`
 	Suspended     bool           `json:"suspended"`
+	Merged        string         `json:"merged_into,omitempty"`
 	Created       time.Time      `json:"created"`
 	Updated       time.Time      `json:"updated"`
 	Identities    []identityView `json:"identities"`
 }
 
+func viewIdentity(l user.Link) identityView {
+	return identityView{ID: l.ID(), Connector: l.Connector, Subject: l.Subject, Username: l.Username, Email: l.Email, Verified: l.EmailVerified, Linked: l.Linked.UTC(), Used: l.Used.UTC()}
+}
+
 func viewUser(u user.User) userView {
 	v := userView{ID: u.ID, Name: u.Name, Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, Kind: u.Kind,
-		Suspended: u.Suspended, Created: u.Created.UTC(), Updated: u.Updated.UTC(), Identities: []identityView{}}
+		Suspended: u.Suspended, Merged: u.Merged, Created: u.Created.UTC(), Updated: u.Updated.UTC(), Identities: []identityView{}}
 	for _, l := range u.Identities {
-		v.Identities = append(v.Identities, identityView{Connector: l.Connector, Subject: l.Subject, Username: l.Username, Email: l.Email, Linked: l.Linked.UTC(), Used: l.Used.UTC()})
+		v.Identities = append(v.Identities, viewIdentity(l))
 	}
 	return v
 }
@@ -69,13 +75,9 @@ type meView struct {
 
 func (p *Portal) apiUsers(ctx context.Context, _ *caller, r *http.Request) (any, error) {
 	q := r.URL.Query()
-	limit := 50
-	if s := q.Get("limit"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > 500 {
-			return nil, badRequest("limit must be a number from 1 to 500")
-		}
-		limit = n
+	limit, err := limitOf(r)
+	if err != nil {
+		return nil, err
 	}
 	out := page[userView]{Items: []userView{}}
 	if s := q.Get("q"); s != "" {

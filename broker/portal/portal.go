@@ -26,6 +26,8 @@ import (
 type signIn interface {
 	Current(r *http.Request) (session.Session, bool, error)
 	Start(w http.ResponseWriter, r *http.Request, returnTo string) error
+	StartFresh(w http.ResponseWriter, r *http.Request, returnTo string) error
+	StartLink(w http.ResponseWriter, r *http.Request, s session.Session, connector, returnTo string) error
 }
 
 // App is something behind the gateway that a person may open.

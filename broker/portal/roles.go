@@ -170,6 +170,18 @@ func (p *Portal) holdsRole(ctx context.Context, u user.User) (bool, error) {
 	return false, nil
 }
 
+// Staff reports whether a proof that would open this session, or this account by
+// a living session or an identity that the file names, has a role.
+func (p *Portal) Staff(ctx context.Context, s session.Session, u user.User) (bool, error) {
+	if len(p.roles.Of(s, "")) > 0 {
+		return true, nil
+	}
+	if u.ID == "" {
+		return false, nil
+	}
+	return p.holdsRole(ctx, u)
+}
+
 // GrantableScopes drops the scopes of our own API that the person's roles do
 // not carry, so that no token claims what its bearer may not do. The API asks
 // for the role again at each call.

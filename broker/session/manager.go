@@ -53,6 +53,7 @@ type Manager struct {
 	tickets  *store.Collection[ticket]
 	renewals *store.Collection[Renewal]
 	renewer  Renewer
+	serves   func(connector string) bool
 	cache    *cache
 	heard    atomic.Int64 // when the bus was last heard, in nanoseconds since 1970
 	flight   singleflight.Group
@@ -100,6 +101,11 @@ func New(cfg Config) (*Manager, error) {
 
 // SetRenewer sets who asks the connectors; call it before Run.
 func (m *Manager) SetRenewer(r Renewer) { m.renewer = r }
+
+// SetServes sets which connectors may open sessions; call it before Run. A
+// session of any other has ended, of whatever kind it is and whoever asks
+// (docs/security.md UP-8).
+func (m *Manager) SetServes(f func(connector string) bool) { m.serves = f }
 
 // idle is how long a session of this kind may be unused.
 func (m *Manager) idle(k Kind) time.Duration {
@@ -308,6 +314,9 @@ func (m *Manager) ByUser(ctx context.Context, userID string) ([]Session, error) 
 // alive says whether the record itself is of a living session.
 func (m *Manager) alive(s Session) error {
 	if !s.Ended.IsZero() {
+		return ErrEnded
+	}
+	if m.serves != nil && !m.serves(s.Connector) {
 		return ErrEnded
 	}
 	if !m.cfg.Now().Before(m.until(s)) {

@@ -27,6 +27,9 @@ type attempt struct {
 	Connector string    `json:"c,omitempty"` // where the browser was sent
 	Force     bool      `json:"f,omitempty"` // a fresh proof is wanted
 	Secret    []byte    `json:"s,omitempty"` // the Departure's
+	Invite    string    `json:"i,omitempty"` // the token of an invitation
+	Apart     bool      `json:"o,omitempty"` // an account of one's own is wanted
+	Link      *linking  `json:"k,omitempty"` // what is to be linked
 	At        time.Time `json:"t"`
 	Done      bool      `json:"d,omitempty"` // signed in: only the hop is left
 	Parked    bool      `json:"p,omitempty"` // the rest of it is in the store

@@ -75,7 +75,9 @@ func (d *Door) begin(r *http.Request, s Start) (attempt, error) {
 
 // again begins an attempt that goes where the old one went.
 func (d *Door) again(r *http.Request, old attempt) (attempt, error) {
-	return d.begin(r, Start{ReturnTo: old.ReturnTo, LoginHint: old.LoginHint, App: old.App, Force: old.Force, UILocales: old.Locales})
+	a, err := d.begin(r, Start{ReturnTo: old.ReturnTo, LoginHint: old.LoginHint, App: old.App, Force: old.Force, UILocales: old.Locales})
+	a.Invite, a.Link = old.Invite, d.linking(old)
+	return a, err
 }
 
 func cut(s string, n int) string {
@@ -87,23 +89,17 @@ func cut(s string, n int) string {
 
 // hinted returns the method that the client asked for, if it is clear which.
 func (d *Door) hinted(s Start) *Method {
-	if m := d.methods[s.Connector]; m != nil && m.Connector != nil {
+	if m := d.methods[s.Connector]; m != nil && m.opens() {
 		return m
 	}
-	if s.DomainHint == "" {
+	domain, ok := web.Domain(s.DomainHint)
+	if !ok {
 		return nil
 	}
-	var found *Method
-	for i := range d.cfg.Methods {
-		m := &d.cfg.Methods[i]
-		if m.Connector != nil && slices.Contains(m.Domains, strings.ToLower(s.DomainHint)) {
-			if found != nil {
-				return nil
-			}
-			found = m
-		}
+	if ms := d.home(domain); len(ms) == 1 {
+		return ms[0]
 	}
-	return found
+	return nil
 }
 
 type button struct {
@@ -120,9 +116,13 @@ type choosePage struct {
 	As        string  // somebody is signed in in this browser already,
 	Continue  string  // and may go on as such to this path
 	First     *button // the method used last
+	Email     *emailForm
 	Form      *formPage
 	Methods   []button
 	Later     []button // configured, and not served by this version
+	All       bool     // this is a part; there is a page of all methods
+
+	only []*Method // those to choose among; nil means all that are not hidden
 }
 
 // At is where a change of language comes back to: the page may stand at the
@@ -131,6 +131,14 @@ func (p choosePage) At() string { return "/signin?attempt=" + p.Attempt }
 
 // NoteName is the {name} of the note's text.
 func (p choosePage) NoteName() string { s, _ := p.NoteArgs["name"].(string); return s }
+
+// shows reports whether the page has the method.
+func (p choosePage) shows(m *Method) bool {
+	if p.only != nil {
+		return slices.Contains(p.only, m)
+	}
+	return !m.Hidden && !m.LinkOnly
+}
 
 // Choose is GET /signin: all methods. ?attempt= names the sign-in under way; an
 // unknown or old one is a fresh page.
@@ -188,7 +196,16 @@ func (d *Door) choosePage(w http.ResponseWriter, r *http.Request, status int, a 
 		p.Note = "signin.ended"
 	}
 	web.Prefer(r, a.Locales)
-	p.Attempt, p.App = a.ID, a.App
+	p.Attempt, p.App, p.All = a.ID, a.App, p.only != nil
+	if k := d.linking(a); k != nil && p.Note == "" {
+		p.Note = k.note()
+	}
+	if a.Invite != "" && p.Note == "" {
+		p.Note = "signin.invited"
+	}
+	if p.only == nil && p.Email == nil && d.routesByEmail() {
+		p.Email = &emailForm{Value: a.LoginHint}
+	}
 	if s, alive, err := d.Current(r); err == nil && alive && !a.Force {
 		p.As, p.Continue = d.nameOf(r, s), a.ReturnTo
 	}
@@ -197,7 +214,7 @@ func (d *Door) choosePage(w http.ResponseWriter, r *http.Request, status int, a 
 	shown := 0
 	for i := range d.cfg.Methods {
 		m := &d.cfg.Methods[i]
-		if m.Hidden {
+		if !p.shows(m) {
 			continue
 		}
 		shown++
@@ -207,7 +224,7 @@ func (d *Door) choosePage(w http.ResponseWriter, r *http.Request, status int, a 
 	}
 	for i := range d.cfg.Methods {
 		m := &d.cfg.Methods[i]
-		if m.Hidden || len(passwords) == 1 && passwords[0] == m {
+		if !p.shows(m) || len(passwords) == 1 && passwords[0] == m {
 			continue
 		}
 		b := button{ID: m.ID, Name: m.Name, Type: m.Type, URL: "/signin/" + m.ID + "?attempt=" + a.ID, Later: m.Connector == nil}

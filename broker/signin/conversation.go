@@ -2,7 +2,6 @@ package signin
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -34,27 +33,17 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if err := d.allowed(r, m, id); err != nil {
 		return d.notAllowed(w, r, m, a, cmp.Or(id.Email, id.Username, id.Name), "policy", err)
 	}
-	u, _, err := d.cfg.Users.Admit(r.Context(), id, user.Admission{Signup: m.Signup, Domains: m.Domains, Announce: func(_ context.Context, u user.User, created bool) error {
-		name := event.UserUpdated
-		if created {
-			name = event.UserCreated
-		}
-		return d.record(r, event.Event{Name: name, Actor: u.ID, Target: u.ID, Connector: m.ID})
-	}})
-	switch {
-	case errors.Is(err, user.ErrSuspended):
-		d.note(r, event.Event{Name: event.SigninFailed, Target: u.ID, Connector: m.ID, Details: map[string]string{"reason": "suspended"}})
-		e := web.Fail(http.StatusForbidden, "account.disabled", "error.account_disabled", err)
-		e.Who = cmp.Or(id.Email, id.Username, id.Name)
-		e.Actions = []web.Action{d.otherAccount(w, r, a)}
-		return e
-	case errors.Is(err, user.ErrSignupClosed):
-		d.note(r, event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"reason": "signup_closed"}})
-		e := web.Fail(http.StatusForbidden, "account.signup_closed", "error.signup_closed", err)
-		e.Actions = []web.Action{d.otherAccount(w, r, a)}
-		return e
-	case err != nil:
+	id = m.vouch(id)
+	k := d.linking(a)
+	if k.here() {
+		return d.linkHere(w, r, m, a, *k, id)
+	}
+	if done, err := d.elsewhere(w, r, m, a, id); done || err != nil {
 		return err
+	}
+	u, created, err := d.admit(w, r, m, a, id)
+	if err != nil {
+		return d.notAdmitted(w, r, m, a, id, u, err)
 	}
 	groups := d.groups(m, id.Groups)
 	now := d.cfg.Now()
@@ -78,6 +67,9 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if err := d.record(r, event.Event{Name: event.SigninSucceeded, Actor: u.ID, Target: s.ID, Connector: m.ID}); err != nil {
 		return err
 	}
+	if err := d.remember(r.Context(), s, u); err != nil {
+		return err
+	}
 	d.limits.finished(web.ClientNetwork(q.IP), a.Writes)
 	d.health.worked(r.Context(), m.ID)
 	d.cfg.Edge.SetCookie(w, SessionCookie, string(h), 0)
@@ -85,18 +77,76 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if account != "" {
 		d.rememberDevice(w, r, account)
 	}
+	if k != nil && k.Identity != nil && !created {
+		if a.ReturnTo, err = d.offer(w, r, a, linking{User: u.ID, Session: s.ID, Identity: k.Identity, At: k.At}); err != nil {
+			return err
+		}
+	}
 	if r.Method != http.MethodPost {
 		d.drop(w, a.ID)
 		d.cfg.Edge.Redirect(w, r, a.ReturnTo)
 		return nil
 	}
 	// A form's answer must end on a page of ours (form-action, ADR 13).
-	a.Done, a.Secret = true, nil
+	a.Done, a.Secret, a.Link = true, nil, nil
 	if err := d.keep(w, r, a); err != nil {
 		return err
 	}
 	d.cfg.Edge.Redirect(w, r, "/resume/"+a.ID)
 	return nil
+}
+
+// admit asks the directory for the account of an identity.
+func (d *Door) admit(w http.ResponseWriter, r *http.Request, m *Method, a attempt, id connectors.Identity) (user.User, bool, error) {
+	k := d.linking(a)
+	if k != nil && k.User != "" && k.Identity == nil && m.Enforce {
+		// Somebody whose account is asked to come by this connector from now on.
+		if _, err := d.cfg.Users.ByIdentity(r.Context(), m.ID, id.Subject); errors.Is(err, user.ErrNotFound) {
+			return user.User{ID: k.User}, false, errOffer
+		} else if err != nil {
+			return user.User{}, false, err
+		}
+	}
+	return d.cfg.Users.Admit(r.Context(), id, user.Admission{
+		Signup: m.Signup, Domains: m.Domains, Invite: a.Invite, Apart: a.Apart, Speaks: d.speaks, ByHand: d.byHand,
+		Announce: d.announce(r, m, id, "email"),
+	})
+}
+
+// notAdmitted answers a proof that leads into no account.
+func (d *Door) notAdmitted(w http.ResponseWriter, r *http.Request, m *Method, a attempt, id connectors.Identity, u user.User, err error) error {
+	fail := func(reason string) {
+		d.note(r, event.Event{Name: event.SigninFailed, Target: u.ID, Connector: m.ID, Details: map[string]string{"reason": reason}})
+	}
+	var e *web.Error
+	var taken *user.ExistingAccount
+	switch {
+	case errors.Is(err, errOffer):
+		to, err := d.offer(w, r, a, linking{User: u.ID, Identity: provedBy(id), At: a.Link.At})
+		if err == nil {
+			d.cfg.Edge.Redirect(w, r, to)
+		}
+		return err
+	case errors.As(err, &taken):
+		fail("existing_account")
+		return d.existing(w, r, m, a, id, taken)
+	case errors.Is(err, user.ErrSuspended):
+		fail("suspended")
+		e = web.Fail(http.StatusForbidden, "account.disabled", "error.account_disabled", err)
+		e.Who = cmp.Or(id.Email, id.Username, id.Name)
+	case errors.Is(err, user.ErrSignupClosed):
+		fail("signup_closed")
+		e = web.Fail(http.StatusForbidden, "account.signup_closed", "error.signup_closed", err)
+	case errors.Is(err, user.ErrInvite):
+		fail("invite")
+		a.Invite = ""
+		e = web.Fail(http.StatusForbidden, "account.invite", "error.invite", err)
+		e.Who = cmp.Or(id.Email, id.Username, id.Name)
+	default:
+		return err
+	}
+	e.Actions = []web.Action{d.otherAccount(w, r, a)}
+	return e
 }
 
 // secondComer answers whoever brings an attempt that has led to a session. A

@@ -25,9 +25,16 @@ import (
 // Method is one way to sign in: a connector and what the operator says of it.
 type Method struct {
 	ID, Type, Name, Org string
-	// Domains are those for which the connector may speak, lower case.
+	// Domains are those for which the connector may speak, in IDNA's A-form. That
+	// they stand in the operator's file is their proof (docs/security.md AD-7).
 	Domains []string
-	Hidden  bool
+	// TrustEmail says that its word about addresses of its Domains counts.
+	TrustEmail bool
+	// Enforce says that everyone of its Domains must come by it.
+	Enforce bool
+	// LinkOnly says that it can be linked to an account and leads into none.
+	LinkOnly bool
+	Hidden   bool
 	// Allow refuses identities; nil means everyone whom the upstream vouches for.
 	Allow  *policy.Expr
 	Signup string
@@ -96,6 +103,13 @@ type Config struct {
 	Log      *slog.Logger
 	// Observe is told how long a connector took to decide; may be nil.
 	Observe func(connector string, took time.Duration)
+	// Reserved are ids of connectors that are configured and not among Methods:
+	// their groups' names are nobody else's all the same (UP-11).
+	Reserved []string
+	// Staff reports whether somebody has a role here, by the session that a proof
+	// would open or by an identity of the account: those are never linked
+	// automatically (UP-5). Nil means that nobody has.
+	Staff func(ctx context.Context, s session.Session, u user.User) (bool, error)
 }
 
 // Door is where people sign in and out. Its handlers are safe for concurrent use.
@@ -117,6 +131,9 @@ func New(cfg Config) (*Door, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, time.Duration) {}
 	}
+	if cfg.Staff == nil {
+		cfg.Staff = func(context.Context, session.Session, user.User) (bool, error) { return false, nil }
+	}
 	seal, err := cfg.Sealer.For("attempt")
 	if err != nil {
 		return nil, err
@@ -128,6 +145,9 @@ func New(cfg Config) (*Door, error) {
 			return nil, fmt.Errorf("signin: connector %q is there twice", m.ID)
 		}
 		d.methods[m.ID], d.known[m.ID] = m, true
+	}
+	for _, id := range cfg.Reserved {
+		d.known[id] = true
 	}
 	d.parked = store.NewCollection(cfg.KV, store.CollectionConfig[attempt]{Kind: "attempt", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(a attempt) time.Time { return a.At.Add(attemptTTL) }})
 	d.limits.init(cfg.Limits.WithDefaults(), cfg.Now)
@@ -162,11 +182,21 @@ func (d *Door) Current(r *http.Request) (session.Session, bool, error) {
 	if err != nil {
 		return session.Session{}, false, err
 	}
-	if _, served := d.methods[s.Connector]; !served { // its connector was removed (UP-8)
+	if !d.Serves(s.Connector) { // it was removed since (UP-8)
 		return session.Session{}, false, nil
 	}
 	return s, true, nil
 }
+
+// Serves reports whether a connector may open sessions, and those that it opened
+// go on: it is configured, not disabled, and not for linking alone (UP-8).
+func (d *Door) Serves(connector string) bool {
+	m := d.methods[connector]
+	return m != nil && !m.LinkOnly
+}
+
+// opens reports whether the method can be used to sign in now.
+func (m *Method) opens() bool { return m.Connector != nil && !m.LinkOnly }
 
 // record fills in who asked and writes the event.
 func (d *Door) record(r *http.Request, e event.Event) error {

@@ -125,6 +125,8 @@ func (h *health) watch(ctx context.Context, id string, c connectors.Connector) {
 type State struct {
 	ID, Name, Type string
 	Served, Up     bool
+	LinkOnly       bool // leads into no account
+	Hidden         bool // not on the sign-in page
 	Since          time.Time
 	Reason         string // for the log and operators only
 }
@@ -136,7 +138,7 @@ func (d *Door) States() []State {
 	out := make([]State, 0, len(d.cfg.Methods))
 	for _, m := range d.cfg.Methods {
 		c := d.health.m[m.ID]
-		out = append(out, State{ID: m.ID, Name: m.Name, Type: m.Type, Served: m.Connector != nil, Up: c.up && m.Connector != nil, Since: c.since, Reason: c.reason})
+		out = append(out, State{ID: m.ID, Name: m.Name, Type: m.Type, Served: m.Connector != nil, LinkOnly: m.LinkOnly, Hidden: m.Hidden, Up: c.up && m.Connector != nil, Since: c.since, Reason: c.reason})
 	}
 	return out
 }

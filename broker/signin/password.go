@@ -61,6 +61,9 @@ func (d *Door) Method(w http.ResponseWriter, r *http.Request) error {
 		return e
 	}
 	a, ok := d.open(r, pathAttempt(r.URL))
+	if !d.mayUse(m, a) {
+		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
+	}
 	if !ok || a.Done || !d.fresh(a) {
 		if !password {
 			// A bookmarked or stale link never leaves by itself (UP-1).
@@ -102,6 +105,9 @@ func (d *Door) password(w http.ResponseWriter, r *http.Request, m *Method, pc co
 			note = "signin.cookies"
 		}
 		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: note, Warn: note == "signin.cookies"})
+	}
+	if !d.mayUse(m, a) {
+		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
 	}
 	web.Prefer(r, a.Locales)
 	page := d.form(m, a, username)

@@ -58,7 +58,7 @@ func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	a, ok := d.open(r, params.Get("state"))
-	if !ok || a.Done || a.Connector != m.ID || !d.fresh(a) {
+	if !ok || a.Done || a.Connector != m.ID || !d.fresh(a) || !d.mayUse(m, a) {
 		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.stale"})
 	}
 	used, err := d.consumed(r.Context(), a.ID)

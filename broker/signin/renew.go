@@ -28,7 +28,7 @@ func decide(ctx context.Context, m *Method, id connectors.Identity, req *policy.
 // rule that looks at the request cannot be asked without one and is left out.
 func (d *Door) Renew(ctx context.Context, r session.Renewal) (session.Renewal, error) {
 	m := d.methods[r.Connector]
-	if m == nil || m.Connector == nil {
+	if m == nil || !m.opens() {
 		return r, fmt.Errorf("connector %s is gone: %w", r.Connector, connectors.ErrNotAllowed)
 	}
 	rn, ok := m.Connector.(connectors.Renewer)

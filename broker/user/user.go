@@ -4,6 +4,7 @@ package user
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,6 +25,19 @@ type User struct {
 	Created       time.Time `json:"created"`
 	Updated       time.Time `json:"updated"`
 	Identities    []Link    `json:"identities"`
+	// Staff says that somebody signed in to this account with a role, once: it is
+	// never linked automatically (docs/security.md UP-5).
+	Staff bool `json:"staff,omitempty"`
+	// Merged is the account that took over this one's identities. The record
+	// stays, so that its id is never used again.
+	Merged string `json:"merged,omitempty"`
+	// Pending is when its making began, until the event of it is written.
+	Pending time.Time `json:"pending,omitzero"`
+}
+
+// has reports whether the account lists an identity.
+func (u User) has(connector, subject string) bool {
+	return slices.ContainsFunc(u.Identities, func(l Link) bool { return l.Connector == connector && l.Subject == subject })
 }
 
 // Link is one upstream identity of a user.
@@ -37,6 +51,9 @@ type Link struct {
 	Used          time.Time `json:"used"`
 }
 
+// ID is how the API and the pages name the link.
+func (l Link) ID() string { return identityID(l.Connector, l.Subject) }
+
 // Errors of the directory.
 var (
 	// ErrNotFound means that there is no such user.
@@ -46,6 +63,15 @@ var (
 	// ErrSignupClosed means that the connector admits only those who have an
 	// account already.
 	ErrSignupClosed = errors.New("sign-up is closed for this connector")
+	// ErrInvite means that an invitation is unknown, used, too old, withdrawn, or
+	// for another address than the upstream verified.
+	ErrInvite = errors.New("the invitation is not valid for this identity")
+	// ErrTaken means that an identity is linked to another account.
+	ErrTaken = errors.New("the identity belongs to another account")
+	// ErrLastIdentity means that nobody could sign in to the account any more.
+	ErrLastIdentity = errors.New("this is the last way to sign in to the account")
+	// ErrMerged means that the account was merged into another.
+	ErrMerged = errors.New("the account was merged into another")
 )
 
 func (u User) index() map[string]string {
@@ -55,6 +81,11 @@ func (u User) index() map[string]string {
 	}
 	if u.Username != "" {
 		ix["username"] = strings.ToLower(u.Username)
+	}
+	for _, l := range u.Identities {
+		if a, ok := address(l.Email); ok && l.EmailVerified {
+			ix[addressIndex(a)] = "1"
+		}
 	}
 	return ix
 }

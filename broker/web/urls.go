@@ -58,6 +58,13 @@ func OwnPath(s string) bool {
 	return true
 }
 
+// Domain returns the one normal form of an e-mail domain: IDNA's A-form in lower
+// case. It takes what ValidEmail takes behind the @.
+func Domain(s string) (string, bool) {
+	_, domain, ok := ValidEmail("x@" + s)
+	return domain, ok
+}
+
 // ValidEmail takes an address apart by a small grammar of our own: one @, a
 // local part of plain characters, a domain of at least two labels, given in its
 // IDNA A-form and lower case (docs/security.md UP-7). It refuses quoted local

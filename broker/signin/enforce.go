@@ -1,0 +1,107 @@
+package signin
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+
+	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/connectors"
+)
+
+// speaks reports whether the operator trusts the connector's word about the
+// addresses of a domain: both are written down, and its people can sign in.
+func (m *Method) speaks(domain string) bool {
+	return m.opens() && m.TrustEmail && slices.Contains(m.Domains, domain)
+}
+
+// vouch lets trust_email stand for the word that LDAP and SAML do not have: that
+// an address is verified. Where a protocol has it, what the upstream said counts
+// (docs/security.md UP-5).
+func (m *Method) vouch(id connectors.Identity) connectors.Identity {
+	_, domain, ok := web.ValidEmail(id.Email)
+	if ok && (m.Type == "ldap" || m.Type == "saml") && m.TrustEmail && slices.Contains(m.Domains, domain) {
+		id.EmailVerified = true
+	}
+	return id
+}
+
+// must returns the methods by which the people of these addresses must come;
+// none if m is one of them, or there are no such.
+func (d *Door) must(m *Method, addresses []string) (by []*Method, who string) {
+	for _, a := range addresses {
+		_, domain, ok := web.ValidEmail(a)
+		if !ok {
+			continue
+		}
+		for i := range d.cfg.Methods {
+			e := &d.cfg.Methods[i]
+			if !e.Enforce || !e.opens() || !slices.Contains(e.Domains, domain) {
+				continue
+			}
+			if e == m {
+				return nil, ""
+			}
+			if !slices.Contains(by, e) {
+				by = append(by, e)
+			}
+			if who == "" {
+				who = a
+			}
+		}
+	}
+	return by, who
+}
+
+// elsewhere answers a proof by a connector that its owner's domain must not use
+// (enforce), with the way that it must. An account that is not linked to that
+// one yet is offered it, once. The whole account counts, not this identity's
+// address alone: whoever leaves the company must not come back by another door.
+// Local accounts with a role are the operator's break-glass and stay open.
+func (d *Door) elsewhere(w http.ResponseWriter, r *http.Request, m *Method, a attempt, id connectors.Identity) (done bool, err error) {
+	if !slices.ContainsFunc(d.cfg.Methods, func(e Method) bool { return e.Enforce }) {
+		return false, nil
+	}
+	addresses := []string{id.Email}
+	var owner user.User
+	uid, err := d.cfg.Users.ByIdentity(r.Context(), m.ID, id.Subject)
+	if err == nil {
+		owner, err = d.cfg.Users.Get(r.Context(), uid)
+	}
+	if err != nil && !errors.Is(err, user.ErrNotFound) {
+		return true, err
+	}
+	for _, l := range owner.Identities {
+		addresses = append(addresses, l.Email)
+	}
+	by, who := d.must(m, addresses)
+	if by == nil || owner.Suspended {
+		return false, nil
+	}
+	if m.Type == "local" {
+		staff, err := d.cfg.Staff(r.Context(), session.Session{Kind: session.Browser, Connector: m.ID, Username: id.Username, Groups: d.groups(m, id.Groups)}, owner)
+		if err != nil {
+			return true, err
+		}
+		if staff {
+			return false, nil
+		}
+	}
+	d.note(r, event.Event{Name: event.SigninFailed, Target: owner.ID, Connector: m.ID, Details: map[string]string{"reason": "enforced"}})
+	next, err := d.again(r, a)
+	if err != nil {
+		return true, err
+	}
+	p := elsewherePage{Title: "signin.enforced", Text: "signin.enforced_text", Name: by[0].Name, Who: who}
+	linked := slices.ContainsFunc(owner.Identities, func(l user.Link) bool {
+		return slices.ContainsFunc(by, func(e *Method) bool { return e.ID == l.Connector })
+	})
+	if owner.ID != "" && !linked {
+		next.Link = &linking{User: owner.ID, At: d.cfg.Now()}
+		p.Text = "signin.enforced_link"
+	}
+	return true, d.elsewherePage(w, r, http.StatusForbidden, next, by, p)
+}
