@@ -134,6 +134,36 @@ func TestHomeEnforceNewcomers(t *testing.T) {
 	}
 }
 
+// What was signed in before enforce was written ends when its connector is asked
+// again, with its offline grants.
+func TestHomeEnforceEndsOldSessions(t *testing.T) {
+	t.Parallel()
+	g := startHub(t)
+	h := start(t, g.hubs("", ""))
+	g.has("7", "li@acme.example", true)
+	g.has("8", "li@x.example", true)
+	b, free := h.browser(), h.browser()
+	b.enterAt("a", "7")
+	free.enterAt("a", "8")
+	tok, freeTok := h.redeem(b.code(authRequest())).json(t), h.redeem(free.code(authRequest())).json(t)
+	admin := h.in("admin")
+	h.yaml = g.hubs("", ", domains: [acme.example, example.com], enforce: true")
+	h.restart()
+	h.wait(16 * time.Minute)
+	refresh := func(tok map[string]any) int {
+		return h.token(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok["refresh_token"].(string)}}).StatusCode
+	}
+	if n := refresh(tok); n != http.StatusBadRequest {
+		t.Errorf("an old grant of the domain: %d", n)
+	}
+	if n := refresh(freeTok); n != http.StatusOK {
+		t.Errorf("an old grant of another domain: %d", n)
+	}
+	if !admin.in() {
+		t.Error("the break-glass admin is out")
+	}
+}
+
 // The account that a refused sign-in proved is offered to the connector that its
 // domain must use, and to no other.
 func TestHomeEnforceOffersToItsOwn(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/remotegpu/gatehouse/broker/event"
@@ -201,5 +202,40 @@ func TestLinkNeverUnaskedForStaff(t *testing.T) {
 	}
 	if ids := h.identities(sub); len(ids) != 1 {
 		t.Errorf("identities %v", ids)
+	}
+}
+
+// Sixty-four first sign-ins of one person at once: one account, announced once,
+// and everybody is in.
+func TestLinkFirstSignInsAtOnce(t *testing.T) {
+	t.Parallel()
+	g := startHub(t)
+	log := &watchedStore{}
+	h := startWith(t, &harness{yaml: g.hubs("", ""), wrap: log.watch})
+	const n = 64
+	subs := make([]string, n)
+	var ready, wg sync.WaitGroup
+	ready.Add(n)
+	for i := range n {
+		b := h.browser()
+		state := field(t, attemptField, b.follow(b.get("/account")))
+		b.get("/signin/a?attempt=" + state)
+		wg.Go(func() {
+			ready.Done()
+			ready.Wait()
+			if a := b.back("a", state, "7"); a.StatusCode != http.StatusSeeOther {
+				t.Errorf("%d %s", a.StatusCode, a.Body)
+				return
+			}
+			subs[i] = b.me()["id"].(string)
+		})
+	}
+	wg.Wait()
+	slices.Sort(subs)
+	if subs = slices.Compact(subs); len(subs) != 1 || subs[0] == "" {
+		t.Errorf("accounts %v", subs)
+	}
+	if es := log.named(event.UserCreated); len(es) != 1 {
+		t.Errorf("user.created was recorded %d times", len(es))
 	}
 }

@@ -140,7 +140,7 @@ type Connector struct {
 	Domains      []string          `yaml:"domains,some"`
 	TrustEmail   bool              `yaml:"trust_email"` // its word about addresses of its domains counts
 	Allow        *string           `yaml:"allow"`
-	Signup       string            `yaml:"signup"` // open (default), domains, invite
+	Signup       string            `yaml:"signup"`    // open (default), domains, invite
 	Enforce      bool              `yaml:"enforce"`   // everyone of its domains must come by it
 	LinkOnly     bool              `yaml:"link_only"` // can be linked to an account, leads into none
 	Disabled     bool              `yaml:"disabled"`  // as if it were not there

@@ -1,6 +1,7 @@
 package signin
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -56,11 +57,20 @@ func (d *Door) must(m *Method, addresses []string) (by []*Method, who string) {
 	return by, who
 }
 
+// breakGlass reports whether a proof is by a local user who has a role: the
+// operator's way in when an identity provider is broken, which enforce leaves
+// open.
+func (d *Door) breakGlass(ctx context.Context, m *Method, id connectors.Identity, owner user.User) (bool, error) {
+	if m.Type != "local" {
+		return false, nil
+	}
+	return d.cfg.Staff(ctx, session.Session{Kind: session.Browser, Connector: m.ID, Username: id.Username, Groups: d.groups(m, id.Groups)}, owner)
+}
+
 // elsewhere answers a proof by a connector that its owner's domain must not use
 // (enforce), with the way that it must. An account that is not linked to that
 // one yet is offered it, once. The whole account counts, not this identity's
 // address alone: whoever leaves the company must not come back by another door.
-// Local accounts with a role are the operator's break-glass and stay open.
 func (d *Door) elsewhere(w http.ResponseWriter, r *http.Request, m *Method, a attempt, id connectors.Identity) (done bool, err error) {
 	if !slices.ContainsFunc(d.cfg.Methods, func(e Method) bool { return e.Enforce }) {
 		return false, nil
@@ -81,14 +91,8 @@ func (d *Door) elsewhere(w http.ResponseWriter, r *http.Request, m *Method, a at
 	if by == nil || owner.Suspended {
 		return false, nil
 	}
-	if m.Type == "local" {
-		staff, err := d.cfg.Staff(r.Context(), session.Session{Kind: session.Browser, Connector: m.ID, Username: id.Username, Groups: d.groups(m, id.Groups)}, owner)
-		if err != nil {
-			return true, err
-		}
-		if staff {
-			return false, nil
-		}
+	if exempt, err := d.breakGlass(r.Context(), m, id, owner); exempt || err != nil {
+		return err != nil, err
 	}
 	d.note(r, event.Event{Name: event.SigninFailed, Target: owner.ID, Connector: m.ID, Details: map[string]string{"reason": "enforced"}})
 	next, err := d.again(r, a)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
@@ -48,6 +49,16 @@ func (d *Door) Renew(ctx context.Context, r session.Renewal) (session.Renewal, e
 		}
 	}
 	r.Groups = d.groups(m, id.Groups)
+	// What was signed in before its domain was told to come another way ends too.
+	if by, _ := d.must(m, []string{id.Email}); by != nil {
+		exempt, err := d.breakGlass(ctx, m, id, user.User{})
+		if err != nil {
+			return r, err
+		}
+		if !exempt {
+			return r, fmt.Errorf("everyone of this domain comes by connector %s: %w", by[0].ID, connectors.ErrNotAllowed)
+		}
+	}
 	if id.Renewal != nil {
 		r.State = id.Renewal
 	}
