@@ -150,10 +150,10 @@ func TestLinkUnverifiedAddress(t *testing.T) {
 		}
 		linkTo(t, a, "/signin?attempt=")
 	}
-	// Verified, but a does not speak for example.com.
+	// Verified, it says, but a does not speak for example.com.
 	g.has("7", "demo@example.com", true)
 	b := h.browser()
-	if a := b.from(b.follow(b.get("/account")), "a", "7"); a.StatusCode != http.StatusConflict || strings.Contains(a.Body, "make a new one") {
+	if a := b.from(b.follow(b.get("/account")), "a", "7"); a.StatusCode != http.StatusConflict || strings.Contains(a.Body, "make a new one") || strings.Contains(a.Body, "Local account") {
 		t.Errorf("%d\n%s", a.StatusCode, a.Body)
 	}
 	if n := h.rows()["user"]; n != before {

@@ -64,6 +64,14 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if err != nil {
 		return err
 	}
+	if owner, err := d.cfg.Users.ByIdentity(r.Context(), m.ID, id.Subject); err != nil || owner != u.ID {
+		// It was unlinked or merged away while it signed in, and whoever ended its
+		// sessions may not have seen this one.
+		if errors.Is(err, user.ErrNotFound) || err == nil {
+			err = errMoved
+		}
+		return errors.Join(err, d.cfg.Sessions.Revoke(r.Context(), s.ID, "unlinked"))
+	}
 	if err := d.record(r, event.Event{Name: event.SigninSucceeded, Actor: u.ID, Target: s.ID, Connector: m.ID}); err != nil {
 		return err
 	}
@@ -95,6 +103,8 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	d.cfg.Edge.Redirect(w, r, "/resume/"+a.ID)
 	return nil
 }
+
+var errMoved = errors.New("the identity was taken from the account while it signed in")
 
 // admit asks the directory for the account of an identity.
 func (d *Door) admit(w http.ResponseWriter, r *http.Request, m *Method, a attempt, id connectors.Identity) (user.User, bool, error) {

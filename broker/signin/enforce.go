@@ -19,12 +19,18 @@ func (m *Method) speaks(domain string) bool {
 	return m.opens() && m.TrustEmail && slices.Contains(m.Domains, domain)
 }
 
-// vouch lets trust_email stand for the word that LDAP and SAML do not have: that
-// an address is verified. Where a protocol has it, what the upstream said counts
-// (docs/security.md UP-5).
+// vouch says whether the identity's address counts as verified (docs/security.md
+// UP-5). A connector that has domains speaks for those alone: what it says of
+// others is hearsay. For its own, trust_email stands for the word that LDAP and
+// SAML do not have; where a protocol has it, what the upstream said counts.
 func (m *Method) vouch(id connectors.Identity) connectors.Identity {
 	_, domain, ok := web.ValidEmail(id.Email)
-	if ok && (m.Type == "ldap" || m.Type == "saml") && m.TrustEmail && slices.Contains(m.Domains, domain) {
+	bound := ok && slices.Contains(m.Domains, domain)
+	switch {
+	case m.Type == "local": // the operator wrote the address down
+	case len(m.Domains) > 0 && !bound:
+		id.EmailVerified = false
+	case bound && m.TrustEmail && (m.Type == "ldap" || m.Type == "saml"):
 		id.EmailVerified = true
 	}
 	return id

@@ -8,8 +8,12 @@ import (
 )
 
 // UP-5: trust_email stands for the word that LDAP and SAML do not have, for the
-// connector's own domains; it never outvotes an upstream that has the word.
+// connector's own domains; it never outvotes an upstream that has the word. Of
+// other domains a connector that has some says nothing.
 func TestVouch(t *testing.T) {
+	if open := (&Method{Type: "github"}); !open.vouch(connectors.Identity{Email: "li@any.example", EmailVerified: true}).EmailVerified {
+		t.Error("a connector without domains is not believed")
+	}
 	for _, c := range []struct {
 		typ, email       string
 		trust, said, out bool
@@ -28,8 +32,10 @@ func TestVouch(t *testing.T) {
 		{"github", "li@acme.example", true, false, false},
 		{"gitlab", "li@acme.example", true, false, false},
 		{"oidc", "li@acme.example", true, true, true},
-		{"oidc", "li@acme.example", false, true, true}, // and yes: whom that binds is speaks
-		{"github", "li@other.example", false, true, true},
+		{"oidc", "li@acme.example", false, true, true},     // and yes: whom that binds is speaks
+		{"github", "li@other.example", false, true, false}, // not its domain
+		{"oidc", "victim@gmail.com", true, true, false},
+		{"local", "li@other.example", false, true, true},
 	} {
 		m := &Method{ID: "x", Type: c.typ, TrustEmail: c.trust, Domains: []string{"acme.example"}}
 		if got := m.vouch(connectors.Identity{Email: c.email, EmailVerified: c.said}).EmailVerified; got != c.out {

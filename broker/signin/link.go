@@ -342,6 +342,7 @@ func (d *Door) confirmed(w http.ResponseWriter, r *http.Request, m *Method, a at
 // needs an invitation. It uses nothing up.
 func (d *Door) Invite(w http.ResponseWriter, r *http.Request) error {
 	token := r.URL.Path[len("/invite/"):]
+	r.URL.Path = "/invite/" // what the log says of this request holds no token
 	i, err := d.cfg.Users.InviteByToken(r.Context(), token)
 	if errors.Is(err, user.ErrInvite) {
 		return web.Fail(http.StatusNotFound, "account.invite", "error.invite_gone", err)
