@@ -126,8 +126,26 @@ func TestLinkToExistingAccount(t *testing.T) {
 	if ids := h.identities(h.userID("other")); len(ids) != 1 {
 		t.Errorf("not now: %v", ids)
 	}
-	// Whoever signs in as nobody's match is asked too, and answers for themselves.
-	if n := h.rows()["user"]; n != before+1 {
+	// A shared computer: the question of one person is not answered by the next,
+	// and what waits to be linked is not linked to whoever signs in later unasked.
+	g.has("9", "help@example.com", true)
+	helpSub := h.in("help").me()["id"].(string)
+	b = h.browser()
+	a = b.from(b.follow(b.get("/account/claims")), "b", "9")
+	a = b.signIn(b.get(linkTo(t, a, "/signin/local?attempt=")), "help", "help")
+	confirm = url.Values{"attempt": {field(t, attemptField, a)}, "token": {field(t, tokenField, a)}}
+	b.post("/signout", url.Values{"token": {field(t, tokenField, b.get("/signout"))}, "here": {"1"}})
+	if a := b.post("/account/links/confirm", confirm); !strings.Contains(a.Body, "session ended") {
+		t.Errorf("signed out: %d\n%s", a.StatusCode, a.Body)
+	}
+	b.enter("other", "other")
+	if a := b.post("/account/links/confirm", confirm); !strings.Contains(a.Body, "session ended") {
+		t.Errorf("another person: %d\n%s", a.StatusCode, a.Body)
+	}
+	if ids := append(h.identities(helpSub), h.identities(h.userID("other"))...); len(ids) != 2 {
+		t.Errorf("identities %v", ids)
+	}
+	if n := h.rows()["user"]; n != before+2 { // other and help
 		t.Errorf("%d users, were %d", n, before)
 	}
 }
