@@ -60,11 +60,12 @@ func TestLinkToExistingAccount(t *testing.T) {
 	t.Parallel()
 	g := startHub(t)
 	log := &watchedStore{}
-	h := startWith(t, &harness{yaml: g.hubs(trustAcme, ", domains: [example.com], trust_email: true"), wrap: log.watch})
+	// Both would be trusted for example.com, but the old account is a break-glass one.
+	yaml := strings.Replace(g.hubs(trustAcme, ", domains: [example.com], trust_email: true"), "local:\n", "local:\n  trust_email: true\n  domains: [example.com]\n", 1)
+	h := startWith(t, &harness{yaml: yaml, wrap: log.watch})
 	demo := h.in("demo")
 	sub := demo.me()["id"].(string)
 	before := h.rows()["user"]
-	// b is trusted for example.com, but the other account is a break-glass one.
 	g.has("7", "demo@example.com", true)
 	b := h.browser()
 	a := b.from(b.follow(b.get("/account/claims")), "b", "7")
