@@ -97,8 +97,9 @@ func (p *redisPeer) pause(sub string) (resume func()) {
 	return resume
 }
 
-// freePorts finds n ports in a row on which nothing listens.
-func freePorts(t *testing.T, n int) int {
+// freePorts finds n ports in a row on which nothing listens, below those that
+// outgoing connections are given.
+func freePorts(t testing.TB, n int) int {
 	t.Helper()
 next:
 	for range 200 {
