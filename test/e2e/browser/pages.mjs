@@ -98,6 +98,7 @@ async function run(lang, scheme, width) {
   });
   const visit = async (list) => {
     for (const [name, p, status] of list) {
+      if (status === 429) await page.goto(issuer + p); // the first within a minute fits the limit, the next is too many
       const r = await page.goto(p.startsWith('/') ? issuer + p : p);
       if (r.status() !== status) bad(`${name} ${lang}`, `status ${r.status()}, not ${status}`);
       policy(`${name} ${lang}`, r);
@@ -105,7 +106,6 @@ async function run(lang, scheme, width) {
     }
   };
   try {
-    await page.goto(issuer + outside.at(-1)[1]); // the first of these fits the limit, all others are too many
     await visit(outside);
     const stranger = `nobody-${lang}-${scheme}-${width}`;
     await page.goto(`${issuer}/signin/local`);
