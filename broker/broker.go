@@ -55,6 +55,7 @@ type Broker struct {
 	edge     *web.Edge
 	events   *event.Recorder
 	keys     *token.Keyring
+	pairs    *token.Pairs
 	users    *user.Directory
 	sessions *session.Manager
 	clients  *grant.Clients
@@ -120,6 +121,9 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 		},
 	})
 	if err != nil {
+		return nil, err
+	}
+	if b.pairs, err = token.NewPairs(token.PairsConfig{KV: b.store, Sealer: sealer, Name: hostOnly(cfg.Issuer), Now: b.now}); err != nil {
 		return nil, err
 	}
 	if err := b.domain(sealer, tokens); err != nil {
@@ -307,34 +311,6 @@ func (b *Broker) openConnectors() ([]signin.Method, error) {
 		out = append(out, m)
 	}
 	return out, nil
-}
-
-// env is what a connector gets from us.
-func (b *Broker) env(id string) connectors.Env {
-	return connectors.Env{ID: id, Log: b.log.With("connector", id), Now: b.now, HTTP: func(proxy, caFile string, trusted ...string) (*http.Client, error) {
-		fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, UserAgent: "Gatehouse/" + b.opts.Version}
-		for _, s := range b.cfg.Outgoing.AllowPrivate {
-			if p, err := config.ParsePrefix(s); err == nil {
-				fc.AllowPrivate = append(fc.AllowPrivate, p)
-			} else {
-				fc.AllowHosts = append(fc.AllowHosts, s)
-			}
-		}
-		if fc.CAFile == "" {
-			fc.CAFile = b.cfg.Outgoing.CAFile
-		}
-		if proxy == "" {
-			proxy = b.cfg.Outgoing.Proxy
-		}
-		if proxy != "" {
-			u, err := url.Parse(proxy)
-			if err != nil || u.Host == "" {
-				return nil, errors.New("proxy is not a URL such as http://proxy.example:3128")
-			}
-			fc.Proxy = u
-		}
-		return web.NewClient(fc)
-	}}
 }
 
 // startDemo listens for the demo upstream, unless it runs elsewhere.

@@ -33,7 +33,7 @@ func Types() []connectors.Type {
 		connectors.Reserve[google.Config]("google"),
 		connectors.Reserve[gitlab.Config]("gitlab"),
 		connectors.Reserve[oidc.Config]("oidc"),
-		connectors.Reserve[saml.Config]("saml"),
+		connectors.Define("saml", saml.Open),
 		connectors.Define("dingtalk", dingtalk.Open),
 		connectors.Define("wecom", wecom.Open),
 		connectors.Define("feishu", feishu.Open),

@@ -6,6 +6,8 @@ package connectors
 
 import (
 	"context"
+	"crypto/rsa"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,16 +40,29 @@ type Identity struct {
 	// Claims is all that the upstream said, for the connector's allow
 	// expression alone. It is never stored.
 	Claims map[string]any
-	// Session is the upstream's own session (OIDC sid, SAML SessionIndex).
+	// Session is what BeginLogout needs to end the upstream's own session (OIDC
+	// sid; SAML NameID and SessionIndex), opaque to everybody else.
 	Session string
+	// SessionKey is the name under which the upstream may end that session
+	// itself, see Logout. Empty means Session.
+	SessionKey string
 	// SessionEnds limits our session, where the upstream limits its own.
 	SessionEnds time.Time
 	// Renewal is what the connector needs to vouch again without the person;
 	// opaque to everybody else, kept sealed. Nil: cannot be renewed.
 	Renewal []byte
+	// Once are ids inside the proof that may be brought once. The broker keeps
+	// them across replicas and refuses a second sight (docs/security.md SP-7).
+	Once []OneTime
 	// OneRenewal says that a new Renewal replaces that of every earlier sign-in
 	// of this identity: the upstream keeps only so many (docs/security.md UP-9).
 	OneRenewal bool
+}
+
+// OneTime is an id that counts once until then.
+type OneTime struct {
+	ID    string
+	Until time.Time
 }
 
 // Errors that connectors wrap. Whatever else comes out of one is a fault of
@@ -86,6 +101,32 @@ func (r *Refusal) Error() string { return r.Code + ": " + r.Err.Error() }
 // Unwrap returns the error that was wrapped.
 func (r *Refusal) Unwrap() error { return r.Err }
 
+// Fault is an answer of the upstream that could not be taken. Code is for
+// machines and, behind "error.", a message id; Err is for the log, and says
+// what the upstream's administrator has to mend.
+type Fault struct {
+	Code string
+	Args map[string]any
+	Err  error
+}
+
+// Error returns the reason for the log.
+func (f *Fault) Error() string { return f.Err.Error() }
+
+// Unwrap returns the error that was wrapped.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// Unsolicited is what Screen returns for an answer that nobody asked for, where
+// the operator allows these: the answer is thrown away, and a sign-in at that
+// connector begins (docs/security.md SP-9).
+type Unsolicited struct {
+	// Target is a path of ours, from the connector's own list.
+	Target string
+}
+
+// Error says what happened, for the log.
+func (u *Unsolicited) Error() string { return "the upstream began this sign-in itself" }
+
 // Connector is one configured upstream. Check asks whether it can be used now.
 type Connector interface {
 	Check(ctx context.Context) error
@@ -121,16 +162,72 @@ type Renewer interface {
 }
 
 // Screener says whether a cross-site POST comes from the upstream, before
-// anything of it is kept (SAML).
+// anything of it is kept (SAML). Its answers carry RelayState, the attempt's id.
 type Screener interface {
 	Screen(ctx context.Context, r Return) error
 }
 
-// LogoutConnector signs out at the upstream too.
+// LogoutConnector signs out at the upstream too, and hears of it when somebody
+// signs out there.
 type LogoutConnector interface {
+	// BeginLogout prepares the departure that ends the upstream's session; id has
+	// Connector, Subject and Session. The browser comes back to callbackURL. A
+	// Departure without URL means that there is nothing to end.
 	BeginLogout(ctx context.Context, id Identity, callbackURL string) (Departure, error)
-	FinishLogout(ctx context.Context, r Return) (upstreamSession string, err error)
+	// FinishLogout takes what came to that URL: the answer to BeginLogout, or the
+	// upstream's own wish.
+	FinishLogout(ctx context.Context, r Return) (Logout, error)
 }
+
+// Logout is what an upstream said about the end of a session. The zero value is
+// the answer to our own BeginLogout.
+type Logout struct {
+	// Key and Subject say whose browser sessions end: those with this SessionKey,
+	// or this Subject. Both empty: none.
+	Key, Subject string
+	// Includes narrows them down by their Identity.Session; nil means all.
+	Includes func(session string) bool
+	// Once are ids of the message that count once.
+	Once []OneTime
+	// Answer goes back to the upstream afterwards; without URL a page of ours
+	// is the end.
+	Answer Departure
+}
+
+// Describer has a document about itself for the upstream's administrator (SAML:
+// the service provider's metadata).
+type Describer interface {
+	Describe(ctx context.Context) (contentType string, document []byte, err error)
+}
+
+// CertificateHolder tells of the certificates whose end would end sign-ins.
+type CertificateHolder interface {
+	Certificates(ctx context.Context) ([]Certificate, error)
+}
+
+// Certificate is one of an upstream's, or of ours towards it.
+type Certificate struct {
+	Fingerprint string // SHA-256 of the certificate, in hexadecimal
+	Ends        time.Time
+	Ours        bool
+}
+
+// KeyPair is a key of this deployment with its certificate.
+type KeyPair struct {
+	Certificate *x509.Certificate
+	Key         *rsa.PrivateKey
+	State       KeyState
+}
+
+// KeyState says what a KeyPair is used for.
+type KeyState string
+
+// The states of a KeyPair.
+const (
+	KeyCurrent KeyState = "current" // signs; others encrypt to it
+	KeyNext    KeyState = "next"    // is only shown, so that others know it in time
+	KeyRetired KeyState = "retired" // only decrypts
+)
 
 // PasswordResetter names the page where people mend a forgotten password.
 type PasswordResetter interface{ ResetURL() string }
@@ -164,20 +261,38 @@ type Departure struct {
 type Return struct {
 	Method string
 	Params url.Values
+	// Query is the query as it stands, for signatures over its very octets.
+	Query string
 }
 
 // Env is what a connector gets from the broker when it is opened.
 type Env struct {
 	// ID is the instance's id.
 	ID string
+	// URL is where the instance's own addresses begin, without a slash at its end:
+	// <issuer>/auth/<id>. Below it are /callback, /metadata and /slo.
+	URL string
 	// HTTP returns an outgoing client with the limits and the address check of
 	// security.md G6. Hosts that the operator wrote into the configuration are
 	// given in trusted; proxy and caFile are the connector's own, or "".
 	HTTP func(proxy, caFile string, trusted ...string) (*http.Client, error)
+	// HTTPUpTo is HTTP for answers of up to max bytes, where the usual limit is
+	// too small.
+	HTTPUpTo func(max int64, proxy, caFile string, trusted ...string) (*http.Client, error)
+	// KeyPairs returns this deployment's keys for one use (KeySigning or
+	// KeyEncryption), the current one first; they are made at the first call.
+	KeyPairs func(ctx context.Context, use string) ([]KeyPair, error)
 	// Dial opens TCP connections under the same rules, for LDAP.
 	Log *slog.Logger
 	Now func() time.Time
 }
+
+// The uses of key pairs: separate keys, so that what is signed never helps to
+// decrypt (docs/security.md SP-13).
+const (
+	KeySigning    = "saml.signing"
+	KeyEncryption = "saml.encryption"
+)
 
 // Type is a kind of connector: its name in the configuration and how one is
 // made from its section.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -87,6 +88,9 @@ func New(cfg Config) (*Manager, error) {
 			ix := map[string]string{"user": s.UserID}
 			if s.Renewal != "" {
 				ix["renewal"] = s.Renewal
+			}
+			if key := cmp.Or(s.UpstreamKey, s.Upstream); key != "" && s.Kind == Browser {
+				ix["upstream"] = upstreamIndex(s.Connector, key)
 			}
 			return ix
 		}}
@@ -209,7 +213,7 @@ func (m *Manager) proveAgain(ctx context.Context, old, fresh Session, now time.T
 			return ErrEnded
 		}
 		v.Groups, v.Proved, v.AuthTime, v.ACR, v.AMR = fresh.Groups, fresh.Proved, fresh.AuthTime, fresh.ACR, fresh.AMR
-		v.Renewal, v.Upstream, v.Username, v.Org = fresh.Renewal, fresh.Upstream, fresh.Username, fresh.Org
+		v.Renewal, v.Upstream, v.UpstreamKey, v.Username, v.Org = fresh.Renewal, fresh.Upstream, fresh.UpstreamKey, fresh.Username, fresh.Org
 		v.IP, v.Agent, v.Seen = fresh.IP, fresh.Agent, now
 		next := *v
 		next.Expires = fresh.Expires

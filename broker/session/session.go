@@ -21,30 +21,32 @@ const (
 
 // Session says that somebody is a user until Expires.
 type Session struct {
-	ID        string    `json:"id"`
-	UserID    string    `json:"user"`
-	Parent    string    `json:"parent,omitempty"`  // the browser session it came from: the sid of ID tokens
-	Renewal   string    `json:"renewal,omitempty"` // how its connector vouches again; "" = it cannot
-	Kind      Kind      `json:"kind"`
-	UserEpoch uint64    `json:"epoch"`
-	Version   uint64    `json:"version"` // grows when what it says changes
-	Connector string    `json:"connector"`
-	Org       string    `json:"org,omitempty"`
-	Subject   string    `json:"subject"`
-	Username  string    `json:"username,omitempty"`
-	Upstream  string    `json:"upstream,omitempty"` // the upstream's own session
-	Groups    []string  `json:"groups,omitempty"`   // as our policies name them
-	Proved    time.Time `json:"proved"`             // when the connector last vouched
-	AuthTime  time.Time `json:"auth_time"`
-	ACR       string    `json:"acr,omitempty"`
-	AMR       []string  `json:"amr,omitempty"`
-	Created   time.Time `json:"created"`
-	Seen      time.Time `json:"seen"`    // written at most once a minute
-	Expires   time.Time `json:"expires"` // the absolute end
-	IP        string    `json:"ip,omitempty"`
-	Agent     string    `json:"agent,omitempty"`
-	Ended     time.Time `json:"ended,omitzero"`
-	Reason    string    `json:"reason,omitempty"` // why it ended
+	ID        string `json:"id"`
+	UserID    string `json:"user"`
+	Parent    string `json:"parent,omitempty"`  // the browser session it came from: the sid of ID tokens
+	Renewal   string `json:"renewal,omitempty"` // how its connector vouches again; "" = it cannot
+	Kind      Kind   `json:"kind"`
+	UserEpoch uint64 `json:"epoch"`
+	Version   uint64 `json:"version"` // grows when what it says changes
+	Connector string `json:"connector"`
+	Org       string `json:"org,omitempty"`
+	Subject   string `json:"subject"`
+	Username  string `json:"username,omitempty"`
+	Upstream  string `json:"upstream,omitempty"` // the upstream's own session
+	// UpstreamKey is the name under which the upstream ends it; "" = Upstream.
+	UpstreamKey string    `json:"upstream_key,omitempty"`
+	Groups      []string  `json:"groups,omitempty"` // as our policies name them
+	Proved      time.Time `json:"proved"`           // when the connector last vouched
+	AuthTime    time.Time `json:"auth_time"`
+	ACR         string    `json:"acr,omitempty"`
+	AMR         []string  `json:"amr,omitempty"`
+	Created     time.Time `json:"created"`
+	Seen        time.Time `json:"seen"`    // written at most once a minute
+	Expires     time.Time `json:"expires"` // the absolute end
+	IP          string    `json:"ip,omitempty"`
+	Agent       string    `json:"agent,omitempty"`
+	Ended       time.Time `json:"ended,omitzero"`
+	Reason      string    `json:"reason,omitempty"` // why it ended
 }
 
 // BrowserID is the sid of ID and logout tokens: the browser session's.
