@@ -49,7 +49,7 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	now := d.cfg.Now()
 	q := web.RequestOf(r)
 	s := session.Session{
-		UserID: u.ID, UserEpoch: u.Epoch, Connector: m.ID, Org: m.Org, Subject: id.Subject, Username: id.Username, Upstream: id.Session,
+		UserID: u.ID, UserEpoch: u.Epoch, Connector: m.ID, Org: m.Org, Subject: id.Subject, Username: id.Username, Upstream: id.Session, UpstreamKey: id.SessionKey,
 		Groups: groups, Proved: now, AuthTime: authTime(id.AuthTime, now), ACR: id.ACR, AMR: id.AMR, Expires: id.SessionEnds,
 		IP: q.IP.String(), Agent: q.Agent,
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/event"
@@ -114,13 +115,15 @@ type Config struct {
 
 // Door is where people sign in and out. Its handlers are safe for concurrent use.
 type Door struct {
-	cfg     Config
-	methods map[string]*Method
-	seal    *store.Sealer
-	parked  *store.Collection[attempt]
-	limits  limits
-	health  health
-	known   map[string]bool // connector ids, and the names reserved for roles
+	cfg          Config
+	methods      map[string]*Method
+	seal         *store.Sealer
+	parked       *store.Collection[attempt]
+	answers      *store.Collection[parkedAnswer]
+	certificates *store.Collection[seenCertificates]
+	limits       limits
+	health       health
+	known        map[string]bool // connector ids, and the names reserved for roles
 }
 
 // New returns a Door.
@@ -150,6 +153,8 @@ func New(cfg Config) (*Door, error) {
 		d.known[id] = true
 	}
 	d.parked = store.NewCollection(cfg.KV, store.CollectionConfig[attempt]{Kind: "attempt", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(a attempt) time.Time { return a.At.Add(attemptTTL) }})
+	d.answers = d.newParking()
+	d.certificates = store.NewCollection(cfg.KV, store.CollectionConfig[seenCertificates]{Kind: "certificates", Sealer: cfg.Sealer, Now: cfg.Now})
 	d.limits.init(cfg.Limits.WithDefaults(), cfg.Now)
 	d.health.init(d)
 	return d, nil
@@ -157,10 +162,11 @@ func New(cfg Config) (*Door, error) {
 
 // Run checks the connectors and hears other replicas' failures until ctx ends.
 func (d *Door) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { defer close(done); d.limits.listen(ctx, d.cfg.Bus) }()
+	var others sync.WaitGroup
+	others.Go(func() { d.limits.listen(ctx, d.cfg.Bus) })
+	others.Go(func() { d.watchCertificates(ctx) })
 	d.health.run(ctx)
-	<-done
+	others.Wait()
 	return nil
 }
 

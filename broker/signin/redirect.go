@@ -2,6 +2,7 @@ package signin
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -31,11 +32,11 @@ func (d *Door) depart(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if err := d.keep(w, r, a); err != nil {
 		return err
 	}
-	d.cfg.Edge.Redirect(w, r, dep.URL)
-	return nil
+	return d.leave(w, r, m, dep)
 }
 
-// Callback is GET /auth/{connector}/callback. The id that came back, this
+// Callback is /auth/{connector}/callback, by GET, and for connectors that screen
+// what is posted to them by POST, which ends in the GET. The id that came back, this
 // browser's cookie and the connector in the path must agree; anything else is a
 // fresh start (docs/security.md UP-1, UP-2).
 func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
@@ -48,16 +49,32 @@ func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
 	}
+	screener, posts := m.Connector.(connectors.Screener)
+	if posts && r.Method == http.MethodPost {
+		return d.posted(w, r, m, screener)
+	}
 	if r.Method != http.MethodGet {
 		e := web.Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil)
 		e.Header = http.Header{"Allow": {"GET"}}
+		if posts {
+			e.Header.Add("Allow", "POST")
+		}
 		return e
 	}
 	params, err := web.ParseValues(r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
-	a, ok := d.open(r, params.Get("state"))
+	handle := params.Get("answer")
+	var a attempt
+	if posts { // nothing but a parked answer counts
+		a, params, ok, err = d.parkedAttempt(r, m, handle)
+	} else {
+		a, ok = d.open(r, params.Get("state"))
+	}
+	if err != nil {
+		return err
+	}
 	if !ok || a.Done || a.Connector != m.ID || !d.fresh(a) || !d.mayUse(m, a) {
 		return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.stale"})
 	}
@@ -68,11 +85,24 @@ func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
 	if used {
 		return d.secondComer(w, r, a)
 	}
+	if posts {
+		if first, err := d.useAnswer(r, handle); err != nil {
+			return err
+		} else if !first {
+			return d.startAgain(w, r, a, http.StatusOK, choosePage{Note: "signin.stale"})
+		}
+		a.Writes++ // what was parked came to something
+	}
 	began := time.Now()
 	id, err := rc.Finish(r.Context(), d.upstreamAttempt(m, a), a.Secret, connectors.Return{Method: r.Method, Params: params})
 	d.cfg.Observe(m.ID, time.Since(began))
 	if err != nil {
 		return d.upstreamFailed(w, r, m, a, err)
+	}
+	if first, err := d.once(r, m, id.Once); err != nil {
+		return err
+	} else if !first {
+		return d.upstreamFailed(w, r, m, a, &connectors.Fault{Code: "saml.replayed", Err: errors.New("the answer was brought a second time")})
 	}
 	return d.finish(w, r, m, a, id, "")
 }
@@ -101,10 +131,16 @@ func (d *Door) upstreamFailed(w http.ResponseWriter, r *http.Request, m *Method,
 	}
 	e := web.Fail(http.StatusBadGateway, "upstream.answer", "error.upstream", err)
 	e.Args = args
+	reason := "answer"
+	var fault *connectors.Fault
+	if errors.As(err, &fault) {
+		e.Code, e.Text, reason = fault.Code, "error."+fault.Code, fault.Code
+		maps.Copy(args, fault.Args)
+	}
 	again := d.otherAccount(w, r, a)
 	again.Text = "error.try_again"
 	e.Actions = []web.Action{again}
-	d.noteAnswer(r, m, "answer")
+	d.noteAnswer(r, m, reason)
 	return e
 }
 

@@ -54,6 +54,9 @@ func (d *Door) SignOut(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	d.cfg.Edge.SetCookie(w, SessionCookie, "", -1)
+	if gone, err := d.signOutUpstream(w, r, s); gone || err != nil {
+		return err
+	}
 	to := "/signed-out"
 	if m := d.methods[s.Connector]; m != nil {
 		if _, ok := m.Connector.(connectors.RedirectConnector); ok { // a directory keeps no sign-in of its own

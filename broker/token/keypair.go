@@ -88,7 +88,7 @@ func (p *Pairs) Get(ctx context.Context, use string) ([]connectors.KeyPair, erro
 		p.known[use] = known
 		p.mu.Unlock()
 	}
-	return states(known.pairs, now)
+	return pairStates(known.pairs, now)
 }
 
 // read loads the list and adds what is due.
@@ -137,8 +137,8 @@ func due(pairs []storedPair, now time.Time) bool {
 	return !now.Before(pairs[len(pairs)-1].Ends.Add(-pairShown))
 }
 
-// states judges the pairs by the clock alone, so that all replicas agree.
-func states(stored []storedPair, now time.Time) ([]connectors.KeyPair, error) {
+// pairStates judges the pairs by the clock alone, so that all replicas agree.
+func pairStates(stored []storedPair, now time.Time) ([]connectors.KeyPair, error) {
 	current := 0
 	for i := 1; i < len(stored); i++ {
 		if !now.Before(stored[i-1].Ends.Add(-pairUsed)) {

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
+	"maps"
 	"mime"
 	"net/http"
+	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -38,6 +41,10 @@ func loadPages(files fs.FS, e *Edge) (map[string]*template.Template, error) {
 // Page renders templates/<name>.html with data. Nothing is written before the
 // whole page could be made.
 func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name string, data any) error {
+	return e.page(w, r, status, name, data, pageCSP)
+}
+
+func (e *Edge) page(w http.ResponseWriter, r *http.Request, status int, name string, data any, csp string) error {
 	t := e.pages[name]
 	if t == nil {
 		return fmt.Errorf("there is no page %q", name)
@@ -53,16 +60,15 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	if uri := r.URL.RequestURI(); r.Method == http.MethodGet && !strings.HasPrefix(uri, "//") && !strings.Contains(uri, "\\") {
 		v.Self = uri
 	}
-	csp := pageCSP
 	if q.Host != e.cfg.Issuer.Hostname() {
 		v.Path = "" // a page on a gateway host cannot set the broker's cookie
 		v.Base = e.cfg.Issuer.Scheme + "://" + e.cfg.Issuer.Host
-		csp = strings.NewReplacer("script-src 'self'", "script-src "+v.Base, "style-src 'self'", "style-src "+v.Base, "img-src 'self'", "img-src "+v.Base).Replace(pageCSP)
+		csp = strings.NewReplacer("script-src 'self'", "script-src "+v.Base, "style-src 'self'", "style-src "+v.Base, "img-src 'self'", "img-src "+v.Base).Replace(csp)
 	}
 	if s, ok := data.(Signed); ok {
 		v.User = s.SignedInAs()
 	}
-	if v.Base == "" && status == http.StatusOK && name != "hop" {
+	if v.Base == "" && status == http.StatusOK && name != "hop" && name != "post" {
 		v.Notice = e.takeNotice(w, r)
 	}
 	var buf bytes.Buffer
@@ -92,6 +98,33 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 func (e *Edge) Hop(w http.ResponseWriter, r *http.Request, to string) error {
 	w.Header().Set("Refresh", "0;url="+to)
 	if err := e.Page(w, r, http.StatusOK, "hop", struct{ To string }{to}); err != nil {
+		return err
+	}
+	return nil
+}
+
+type postPage struct {
+	URL, Name string
+	Fields    []postField
+}
+
+type postField struct{ Name, Value string }
+
+// PostTo answers 200 with a form for another origin that sends itself, and has a
+// button for browsers without scripts (SAML's POST binding). This page's policy
+// alone lets a form go there.
+func (e *Edge) PostTo(w http.ResponseWriter, r *http.Request, to string, form url.Values, name string) error {
+	u, err := url.Parse(to)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || HostName(u.Host) == "" {
+		return fmt.Errorf("a form cannot be sent to %q", to)
+	}
+	p := postPage{URL: to, Name: name}
+	for _, k := range slices.Sorted(maps.Keys(form)) {
+		for _, v := range form[k] {
+			p.Fields = append(p.Fields, postField{k, v})
+		}
+	}
+	if err := e.page(w, r, http.StatusOK, "post", p, strings.Replace(pageCSP, "form-action 'self'", "form-action 'self' "+u.Scheme+"://"+u.Host, 1)); err != nil {
 		return err
 	}
 	return nil

@@ -175,7 +175,7 @@ func (c *Connector) conditions(a *assertionXML, now time.Time) error {
 			return refuse("conditions", "NotBefore is not a time")
 		}
 		if now.Add(skew).Before(t) {
-			return fault(faultClock, refuse("not_yet", "the assertion is good from %s on", t.Format(time.RFC3339)))
+			return clock(t.Sub(now), refuse("not_yet", "the assertion is good from %s on", t.Format(time.RFC3339)))
 		}
 	}
 	t, err := instant(cond.NotOnOrAfter)

@@ -312,9 +312,13 @@ func (c *Connector) judgeInstant(what, at string) error {
 	if age < 0 {
 		word, text = "future", "will be made"
 	}
-	minutes := int(age.Abs().Round(time.Minute) / time.Minute)
-	return &connectors.Fault{Code: faultClock, Args: map[string]any{"minutes": max(1, minutes)},
-		Err: refuse(word, "the %s %s at %s, and here it is %s; compare the clocks", what, text, t.Format(time.RFC3339), c.now().UTC().Format(time.RFC3339))}
+	return clock(age, refuse(word, "the %s %s at %s, and here it is %s; compare the clocks", what, text, t.Format(time.RFC3339), c.now().UTC().Format(time.RFC3339)))
+}
+
+// clock is the fault of clocks that differ by that much.
+func clock(by time.Duration, err error) error {
+	minutes := int(by.Abs().Round(time.Minute) / time.Minute)
+	return &connectors.Fault{Code: faultClock, Args: map[string]any{"minutes": max(1, minutes)}, Err: err}
 }
 
 func sole(values []string) (string, bool) {

@@ -94,7 +94,7 @@ func anchors(t *testing.T, path string) []string {
 	return out
 }
 
-var ruleID = regexp.MustCompile(`\b(G|ISS|UP|LD|SE|GW|AD|ST|SC)-?([0-9]{1,2})\b`)
+var ruleID = regexp.MustCompile(`\b(G|ISS|UP|SP|LD|SE|GW|AD|ST|SC)-?([0-9]{1,2})\b`)
 
 // Every rule that code or tests name stands in docs/security.md, and the files that
 // the page names are there.
