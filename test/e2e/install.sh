@@ -18,7 +18,14 @@ need openssl openssl
 need curl curl
 need chromium chromium
 need /usr/share/fonts/truetype/wqy/wqy-microhei.ttc fonts-wqy-microhei
+need /usr/share/simplesamlphp/www simplesamlphp php-cli php-xml php-mbstring php-curl php-sqlite3
 need /usr/lib/apache2/modules/mod_auth_openidc.so apache2-bin libapache2-mod-auth-openidc
+if [ "$what" = full ]; then # Keycloak
+  need java openjdk-17-jre-headless
+  need mvn maven
+  need jq jq
+  need unzip unzip
+fi
 
 if [ ${#missing[@]} -gt 0 ]; then
   sudo=; [ "$(id -u)" -eq 0 ] || sudo="sudo -E"
