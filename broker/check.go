@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/demo"
+	"github.com/remotegpu/gatehouse/broker/signin"
 	"github.com/remotegpu/gatehouse/config"
+	"github.com/remotegpu/gatehouse/connectors"
 )
 
 // DemoHandler is the demo upstream by itself.
@@ -104,7 +106,7 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 			continue
 		}
 		wg.Go(func() {
-			probes[i] = run("connector "+m.ID, true, func(ctx context.Context) (string, error) { return m.Type, m.Connector.Check(ctx) })
+			probes[i] = run("connector "+m.ID, true, func(ctx context.Context) (string, error) { return connectorDetail(ctx, m), m.Connector.Check(ctx) })
 		})
 	}
 	wg.Wait()
@@ -127,6 +129,26 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 		}))
 	}
 	return out
+}
+
+// connectorDetail is a connector's type, and until when an upstream's
+// certificates are good, where it has any.
+func connectorDetail(ctx context.Context, m signin.Method) string {
+	h, ok := m.Connector.(connectors.CertificateHolder)
+	if !ok {
+		return m.Type
+	}
+	certs, err := h.Certificates(ctx)
+	if err != nil { // Check says what is wrong
+		return m.Type
+	}
+	var last time.Time
+	for _, c := range certs {
+		if !c.Ours && c.Ends.After(last) {
+			last = c.Ends
+		}
+	}
+	return m.Type + ", certificate until " + last.Format(time.DateOnly)
 }
 
 // embedded returns the file of an embedded store, and whether it is there; any

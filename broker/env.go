@@ -20,7 +20,7 @@ func (b *Broker) env(id string) connectors.Env {
 		},
 		KeyPairs: func(ctx context.Context, use string) ([]connectors.KeyPair, error) {
 			if b.pairs == nil { // `check` opens no store for this
-				return nil, errors.New("keys are not at hand here")
+				return nil, nil
 			}
 			return b.pairs.Get(ctx, use)
 		},

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -264,5 +265,37 @@ func TestSAMLCertificateEvents(t *testing.T) {
 	until(t, "the second warning", func() bool { return len(expiring()) >= 2 })
 	if all := expiring(); len(all) != 2 || all[1].Details["days"] != "7" {
 		t.Errorf("%+v", all)
+	}
+}
+
+// A provider that hangs holds nobody but those who want to go there: others sign
+// in at full speed, and the page opens.
+func TestSAMLHangs(t *testing.T) {
+	t.Parallel()
+	hanging := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-hanging:
+		case <-r.Context().Done():
+		}
+	}))
+	defer srv.Close()
+	defer close(hanging)
+	h := start(t, "connectors:\n  - {id: acme, type: saml, name: Acme, metadata_url: \""+srv.URL+"\"}\n")
+	stuck := h.browser()
+	page := stuck.follow(stuck.get("/"))
+	gone := make(chan answer, 1)
+	go func() { gone <- stuck.get("/signin/acme?attempt=" + field(t, attemptField, page)) }()
+	for range 3 {
+		b := h.browser()
+		b.enter("demo", "demo")
+	}
+	select {
+	case a := <-gone:
+		t.Errorf("the provider does not hang: %d", a.StatusCode)
+	default:
+	}
+	if a := <-gone; a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.Body, "Acme") {
+		t.Errorf("after a while: %d", a.StatusCode)
 	}
 }

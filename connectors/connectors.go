@@ -81,6 +81,9 @@ var (
 	ErrBusy = fmt.Errorf("busy: %w", ErrUnavailable)
 	// ErrThrottled: MayTry said no. Nothing was checked.
 	ErrThrottled = errors.New("too many failed tries")
+	// ErrNotEnded: the answer to our BeginLogout does not say that the upstream's
+	// session is over. Ours is.
+	ErrNotEnded = errors.New("not signed out upstream")
 	// ErrCancelled: the person turned back at the upstream.
 	ErrCancelled = errors.New("cancelled by the user")
 )

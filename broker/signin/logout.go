@@ -73,6 +73,11 @@ func (d *Door) Logout(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out, err := lc.FinishLogout(r.Context(), ret)
+	if errors.Is(err, connectors.ErrNotEnded) {
+		d.cfg.Log.Warn("the upstream's session was not ended", "connector", m.ID, "err", err)
+		d.cfg.Edge.Redirect(w, r, "/signed-out?from="+m.ID)
+		return nil
+	}
 	if err != nil {
 		d.cfg.Log.Warn("a logout message was refused", "connector", m.ID, "err", err)
 		e := web.Fail(http.StatusBadRequest, "upstream.logout", "error.logout", err)

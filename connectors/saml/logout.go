@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"hash"
 	"io"
 	"math/big"
@@ -93,9 +94,17 @@ type logoutXML struct {
 // document for POST (docs/security.md SP-12).
 func (c *Connector) FinishLogout(ctx context.Context, r connectors.Return) (connectors.Logout, error) {
 	name := "SAMLRequest"
-	if r.Params.Get(name) == "" {
+	if r.Params.Get(name) == "" && r.Params.Get("SAMLResponse") != "" {
 		name = "SAMLResponse"
 	}
+	out, err := c.finishLogout(ctx, name, r)
+	if err != nil && name == "SAMLResponse" {
+		return connectors.Logout{}, fmt.Errorf("%w: %w", err, connectors.ErrNotEnded)
+	}
+	return out, err
+}
+
+func (c *Connector) finishLogout(ctx context.Context, name string, r connectors.Return) (connectors.Logout, error) {
 	p, err := c.source.get(ctx)
 	if err != nil {
 		return connectors.Logout{}, err
