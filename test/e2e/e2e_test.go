@@ -134,7 +134,7 @@ func startPeer(t testing.TB, name string, port int, env ...string) map[string]st
 		t.Fatal(err)
 	}
 	script := filepath.Join(root(t), "test", "peers", name, "start.sh")
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // Keycloak builds itself first
 	defer cancel()
 	cmd := exec.CommandContext(ctx, script, dir, fmt.Sprint(port))
 	cmd.Env = append(os.Environ(), env...)
