@@ -3,6 +3,7 @@ package saml
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/remotegpu/gatehouse/connectors"
 )
@@ -17,8 +18,21 @@ type refusal struct {
 // Error returns both, for the log.
 func (r *refusal) Error() string { return "saml: " + r.word + ": " + r.text }
 
+// maxText bounds a refusal's text, in bytes: it may quote what a stranger wrote.
+const maxText = 512
+
 func refuse(word, format string, args ...any) error {
-	return &refusal{word, fmt.Sprintf(format, args...)}
+	s := fmt.Sprintf(format, args...)
+	if len(s) > maxText {
+		s = s[:maxText]
+	}
+	s = strings.Map(func(r rune) rune { // for the log, docs/security.md G8
+		if unsafeRune(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	return &refusal{word, s}
 }
 
 // The public codes. All that is found before a signature has been verified is

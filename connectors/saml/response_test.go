@@ -2,10 +2,15 @@ package saml
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -197,6 +202,82 @@ func TestOneCodeBeforeTheSignature(t *testing.T) {
 		if !ok || f.Code != faultSignature {
 			t.Errorf("%T %v", err, err)
 		}
+	}
+}
+
+// What a refusal quotes of a stranger's document is short and cannot be mistaken
+// for other lines of the log (docs/security.md G8).
+func TestRefusalsQuoteLittle(t *testing.T) {
+	r := newRig(t, nil)
+	for _, doc := range []string{"<a:" + strings.Repeat("b", 100_000) + ` xmlns:a="urn:x:y"/>`, "<a:b\u202e xmlns:a=\"urn:x:y\"/>", `<a:b xmlns:a="urn:x:y&#10;level=ERROR"/>`} {
+		_, err := r.bring([]byte(doc))
+		if err == nil || len(err.Error()) > 600 || strings.ContainsAny(err.Error(), "\n\u202e") {
+			t.Errorf("%.200q", err)
+		}
+	}
+}
+
+// An ECDSA signature is read in XML's form, the two numbers side by side.
+func TestECDSA(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: start.Add(-time.Hour), NotAfter: start.Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := dsig.NewSigningContext(key, [][]byte{der})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx.Canonicalizer = dsig.MakeC14N10ExclusiveCanonicalizerWithPrefixList("")
+	if err := ctx.SetSignatureMethod(dsig.ECDSASHA256SignatureMethod); err != nil {
+		t.Fatal(err)
+	}
+	doc := etree.NewDocument()
+	if err := doc.ReadFromString(`<samlp:Response xmlns:samlp="` + nsProtocol + `" ID="_1"><samlp:Status/></samlp:Response>`); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := ctx.SignEnveloped(doc.Root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := signed.FindElement("./Signature/SignatureValue")
+	var sig struct{ R, S *big.Int }
+	raw, err := base64.StdEncoding.DecodeString(value.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := asn1.Unmarshal(raw, &sig); err != nil {
+		t.Fatal(err)
+	}
+	both := append(sig.R.FillBytes(make([]byte, 32)), sig.S.FillBytes(make([]byte, 32))...)
+	value.SetText(base64.StdEncoding.EncodeToString(both))
+	again := func() *etree.Element { // as it is sent
+		t.Helper()
+		doc, err := encoded(signed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := parse(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return root
+	}
+	if _, _, err := verify(again(), []*x509.Certificate{idpPair().cert, cert}); err != nil {
+		t.Error(err)
+	}
+	both[40] ^= 1
+	value.SetText(base64.StdEncoding.EncodeToString(both))
+	if _, _, err := verify(again(), []*x509.Certificate{cert}); word(err) != "signature" {
+		t.Errorf("a changed signature: %v", err)
 	}
 }
 
