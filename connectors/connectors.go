@@ -220,6 +220,8 @@ type KeyPair struct {
 	Certificate *x509.Certificate
 	Key         *rsa.PrivateKey
 	State       KeyState
+	// Until is when its successor takes over.
+	Until time.Time
 }
 
 // KeyState says what a KeyPair is used for.

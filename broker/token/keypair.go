@@ -159,7 +159,7 @@ func pairStates(stored []storedPair, now time.Time) ([]connectors.KeyPair, error
 		if err != nil {
 			return fmt.Errorf("key pair: %w", err)
 		}
-		out = append(out, connectors.KeyPair{Certificate: cert, Key: private, State: state})
+		out = append(out, connectors.KeyPair{Certificate: cert, Key: private, State: state, Until: stored[i].Ends.Add(-pairUsed)})
 		return nil
 	}
 	if err := add(current, connectors.KeyCurrent); err != nil {

@@ -53,7 +53,7 @@ func TestPairs(t *testing.T) {
 	replicas, wait := newPairsRig(t, 3)
 	a, b := replicas[0], replicas[1]
 	first := pairsOf(t, a, connectors.KeySigning)
-	if len(first) != 1 || first[0].State != connectors.KeyCurrent {
+	if len(first) != 1 || first[0].State != connectors.KeyCurrent || !first[0].Until.Equal(first[0].Certificate.NotAfter.Add(-pairUsed)) {
 		t.Fatalf("%+v", first)
 	}
 	if again := pairsOf(t, b, connectors.KeySigning); !again[0].Certificate.Equal(first[0].Certificate) {

@@ -315,7 +315,7 @@ func TestCertificateDates(t *testing.T) {
 		t.Errorf("no certificate counts: %v", err)
 	}
 	certs, err := r.c.Certificates(context.Background())
-	if err != nil || len(certs) != 3 || certs[0].Ours || !certs[1].Ours || !certs[0].Ends.Equal(r.idp.Cert.NotAfter) {
+	if err != nil || len(certs) != 3 || certs[0].Ours || !certs[1].Ours || !certs[1].Ends.Equal(r.signing.Until) || !certs[0].Ends.Equal(r.idp.Cert.NotAfter) {
 		t.Errorf("%+v %v", certs, err)
 	}
 }

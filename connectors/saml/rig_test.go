@@ -69,7 +69,7 @@ func newIDP(t testing.TB, p pair) *connectortest.SAMLProvider {
 func newRig(t testing.TB, change func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, idp: newIDP(t, idpPair()), at: start}
-	r.signing = connectors.KeyPair{Key: spSigning().key, Certificate: spSigning().cert, State: connectors.KeyCurrent}
+	r.signing = connectors.KeyPair{Key: spSigning().key, Certificate: spSigning().cert, State: connectors.KeyCurrent, Until: start.Add(900 * 24 * time.Hour)}
 	r.encryption = connectors.KeyPair{Key: spEncryption().key, Certificate: spEncryption().cert, State: connectors.KeyCurrent}
 	cfg := Config{MetadataXML: r.idp.Metadata("")}
 	if change != nil {

@@ -100,7 +100,8 @@ func (c *Connector) acs() string      { return c.url + "/callback" }
 func (c *Connector) slo() string      { return c.url + "/slo" }
 func (c *Connector) entityID() string { return c.url + "/metadata" }
 
-// Certificates are the identity provider's signing certificates and our own.
+// Certificates are the identity provider's signing certificates and our own,
+// whose end is when the successor takes over: by then it must be known there.
 func (c *Connector) Certificates(ctx context.Context) ([]connectors.Certificate, error) {
 	p, err := c.source.get(ctx)
 	if err != nil {
@@ -117,7 +118,7 @@ func (c *Connector) Certificates(ctx context.Context) ([]connectors.Certificate,
 		}
 		for _, k := range pairs {
 			if k.State == connectors.KeyCurrent {
-				out = append(out, connectors.Certificate{Fingerprint: fingerprint(k.Certificate.Raw), Ends: k.Certificate.NotAfter, Ours: true})
+				out = append(out, connectors.Certificate{Fingerprint: fingerprint(k.Certificate.Raw), Ends: k.Until, Ours: true})
 			}
 		}
 	}
