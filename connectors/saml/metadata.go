@@ -71,7 +71,9 @@ func (l level) within(el xml.StartElement) (level, error) {
 func parseMetadata(doc []byte, entityID string, pin *x509.Certificate) (p *provider, err error) {
 	defer recovered(&err)
 	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")) // ADFS writes a byte order mark
-	if err := scan(doc, metadataRules); err != nil {
+	r := metadataRules
+	r.pinned = pin != nil
+	if err := scan(doc, r); err != nil {
 		return nil, err
 	}
 	if pin != nil {

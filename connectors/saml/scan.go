@@ -38,7 +38,8 @@ type rules struct {
 	elements   int
 	comments   bool // metadata is written by people
 	assertions bool // exactly where assertions may stand is looked at
-	signed     bool // every signature in it is looked at; else those of nested elements are not ours to judge
+	signed     bool // every signature in it is looked at
+	pinned     bool // only that of the root is; of those further inside nobody reads any
 }
 
 var (
@@ -179,7 +180,7 @@ func (s *scanner) start(t xml.StartElement) error {
 			return err
 		}
 	}
-	if s.rules.signed || t.Name.Local == "Signature" && len(s.stack) == 1 || s.inOwnSignature() {
+	if s.rules.signed || s.rules.pinned && (t.Name.Local == "Signature" && len(s.stack) == 1 || s.inOwnSignature()) {
 		if err := s.signature(t); err != nil {
 			return err
 		}
@@ -222,7 +223,7 @@ func (s *scanner) place(n xml.Name) error {
 
 func (s *scanner) end() error {
 	o := s.stack[len(s.stack)-1]
-	if o.name.Local == "Signature" && (s.rules.signed || len(s.stack) == 2) && (o.references != 1 || o.infos != 1) {
+	if o.name.Local == "Signature" && (s.rules.signed || s.rules.pinned && len(s.stack) == 2) && (o.references != 1 || o.infos != 1) {
 		return refuse("references", "a signature has %d references; exactly one is read", o.references)
 	}
 	s.stack = s.stack[:len(s.stack)-1]
