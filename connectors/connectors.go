@@ -174,7 +174,7 @@ type Screener interface {
 // signs out there.
 type LogoutConnector interface {
 	// BeginLogout prepares the departure that ends the upstream's session; id has
-	// Connector, Subject and Session. The browser comes back to callbackURL. A
+	// Connector, Subject, Session and Renewal. The browser comes back to callbackURL. A
 	// Departure without URL means that there is nothing to end.
 	BeginLogout(ctx context.Context, id Identity, callbackURL string) (Departure, error)
 	// FinishLogout takes what came to that URL: the answer to BeginLogout, or the

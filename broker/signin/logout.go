@@ -28,7 +28,13 @@ func (d *Door) signOutUpstream(w http.ResponseWriter, r *http.Request, s session
 	if !ok {
 		return false, nil
 	}
-	dep, err := lc.BeginLogout(r.Context(), connectors.Identity{Connector: m.ID, Subject: s.Subject, Session: s.Upstream}, d.logoutURL(m.ID))
+	id := connectors.Identity{Connector: m.ID, Subject: s.Subject, Session: s.Upstream}
+	if kept, err := d.cfg.Sessions.RenewalOf(r.Context(), s); err != nil {
+		d.cfg.Log.Warn("how the upstream knows a session could not be read", "connector", m.ID, "err", err)
+	} else {
+		id.Renewal = kept.State // an ID token, by which OpenID providers know whom they sign out
+	}
+	dep, err := lc.BeginLogout(r.Context(), id, d.logoutURL(m.ID))
 	if err != nil {
 		// Signed out here is what was asked first; the page says that the other is not.
 		d.cfg.Log.Warn("the upstream's session was not ended", "connector", m.ID, "err", err)
