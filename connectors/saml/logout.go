@@ -17,6 +17,7 @@ import (
 	"hash"
 	"io"
 	"math/big"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -93,6 +94,20 @@ type logoutXML struct {
 // ours. Both must be signed: in the query for the Redirect binding, in the
 // document for POST (docs/security.md SP-12).
 func (c *Connector) FinishLogout(ctx context.Context, r connectors.Return) (connectors.Logout, error) {
+	if r.Method != http.MethodPost { // only what the signature is over is read
+		parts, err := queryParts(r.Query)
+		if err != nil {
+			return connectors.Logout{}, fault(faultSignature, err)
+		}
+		r.Params = url.Values{}
+		for k, v := range parts {
+			plain, err := url.QueryUnescape(v)
+			if err != nil {
+				return connectors.Logout{}, fault(faultSignature, refuse("signature", "%s cannot be read", k))
+			}
+			r.Params.Set(k, plain)
+		}
+	}
 	name := "SAMLRequest"
 	if r.Params.Get(name) == "" && r.Params.Get("SAMLResponse") != "" {
 		name = "SAMLResponse"
@@ -199,7 +214,7 @@ func (c *Connector) openLogout(ctx context.Context, name string, r connectors.Re
 	}
 	defer leave()
 	keys := c.trusted(p)
-	if r.Method == "POST" {
+	if r.Method == http.MethodPost {
 		doc, err := decode(r.Params.Get(name))
 		if err != nil {
 			return nil, err
@@ -262,19 +277,31 @@ func inflate(form string) ([]byte, error) {
 	return doc, nil
 }
 
-// verifyQuery checks the Redirect binding's signature over the very octets that
-// came (SAML bindings section 3.4.4.1).
-func verifyQuery(query, name string, keys []*x509.Certificate) error {
+// queryParts are the parameters of the Redirect binding as they stand, escapes
+// and all; each may be there once.
+func queryParts(query string) (map[string]string, error) {
 	parts := map[string]string{}
 	for p := range strings.SplitSeq(query, "&") {
 		k, v, _ := strings.Cut(p, "=")
-		if k != name && k != "RelayState" && k != "SigAlg" && k != "Signature" {
+		switch k {
+		case "SAMLRequest", "SAMLResponse", "RelayState", "SigAlg", "Signature":
+		default:
 			continue
 		}
 		if _, twice := parts[k]; twice {
-			return refuse("signature", "%s is there twice", k)
+			return nil, refuse("signature", "%s is there twice", k)
 		}
 		parts[k] = v
+	}
+	return parts, nil
+}
+
+// verifyQuery checks the Redirect binding's signature over the very octets that
+// came (SAML bindings section 3.4.4.1).
+func verifyQuery(query, name string, keys []*x509.Certificate) error {
+	parts, err := queryParts(query)
+	if err != nil {
+		return err
 	}
 	if parts["Signature"] == "" || parts["SigAlg"] == "" {
 		return refuse("unsigned", "the message is not signed")

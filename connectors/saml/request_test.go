@@ -137,7 +137,7 @@ func (r *rig) logoutRequest(change func(string) string) string {
 	return doc
 }
 
-func redirected(t *testing.T, key *rsa.PrivateKey, name, doc, relay string) connectors.Return {
+func redirected(t testing.TB, key *rsa.PrivateKey, name, doc, relay string) connectors.Return {
 	t.Helper()
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, 9)
@@ -210,6 +210,12 @@ func TestLogoutRefused(t *testing.T) {
 	moved.Query = strings.Replace(moved.Query, "RelayState=x", "RelayState=y", 1)
 	twice := get(nil)
 	twice.Query = "SAMLRequest=AAAA&" + twice.Query
+	hidden := get(nil) // what is read must be what is signed (docs/security.md G2)
+	hidden.Query = "SAML%52equest=" + url.QueryEscape(redirected(t, nil, "SAMLRequest", r.logoutRequest(edit(">u-1<", ">u-2<")), "").Params.Get("SAMLRequest")) + "&" + hidden.Query
+	hidden.Params, _ = url.ParseQuery(hidden.Query)
+	if out, err := r.c.FinishLogout(context.Background(), hidden); err != nil || out.Key != "name_id/u-1" {
+		t.Errorf("an escaped name is read before the signed one: %+v %v", out, err)
+	}
 	bomb := redirected(t, r.idp.Key, "SAMLRequest", r.logoutRequest(nil)+strings.Repeat(" ", 1<<20), "")
 	sha1 := get(nil)
 	sha1.Query = strings.Replace(sha1.Query, "rsa-sha256", "rsa-sha1", 1)
@@ -274,4 +280,26 @@ func TestBeginLogout(t *testing.T) {
 	if dep, err := r.c.BeginLogout(context.Background(), id, ""); err != nil || dep.URL != "" {
 		t.Errorf("a provider without logout: %+v %v", dep, err)
 	}
+}
+
+// Whatever comes, a session ends only by the provider's own signature.
+func FuzzLogout(f *testing.F) {
+	r := newRig(f, nil)
+	f.Add(r.logoutRequest(nil), true)
+	f.Add(string(r.idp.SignDocument(r.logoutRequest(nil))), true)
+	f.Add(redirected(f, r.idp.Key, "SAMLRequest", r.logoutRequest(nil), "x").Query, false)
+	f.Fuzz(func(t *testing.T, in string, post bool) {
+		ret := connectors.Return{Method: http.MethodPost, Params: url.Values{"SAMLRequest": {base64.StdEncoding.EncodeToString([]byte(in))}}}
+		if !post {
+			v, err := url.ParseQuery(in)
+			if err != nil {
+				return
+			}
+			ret = connectors.Return{Method: http.MethodGet, Params: v, Query: in}
+		}
+		out, err := r.c.FinishLogout(context.Background(), ret)
+		if err == nil && out.Key != "" && out.Key != "name_id/u-1" {
+			t.Fatalf("ended for %q, which nobody signed", out.Key)
+		}
+	})
 }

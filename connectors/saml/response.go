@@ -272,7 +272,12 @@ func (c *Connector) Finish(ctx context.Context, a connectors.Attempt, sealed []b
 	if err != nil {
 		return connectors.Identity{}, fault(faultAnswer, err)
 	}
-	id.Once = []connectors.OneTime{{ID: "assertion/" + as.ID, Until: until.Add(skew)}, {ID: "response/" + ans.response.ID, Until: until.Add(skew)}}
+	// Whatever it says itself, its IssueInstant makes it too old by then.
+	if last := c.now().Add(maxDelay + skew); until.After(last) {
+		until = last
+	}
+	until = until.Add(2 * skew)
+	id.Once = []connectors.OneTime{{ID: "assertion/" + as.ID, Until: until}, {ID: "response/" + ans.response.ID, Until: until}}
 	return id, nil
 }
 

@@ -53,7 +53,7 @@ func TestGoodAnswers(t *testing.T) {
 		if id.Subject != "u-1" || id.Email != "alice@acme.com" || id.Name != "Alice" || !slices.Equal(id.Groups, []string{"gpu", "ops"}) || id.Connector != "acme" {
 			t.Errorf("%s: %+v", name, id)
 		}
-		if len(id.Once) != 2 || !id.AuthTime.Equal(r.now()) {
+		if len(id.Once) != 2 || id.Once[0].Until.Before(r.now().Add(maxDelay)) || !id.AuthTime.Equal(r.now()) {
 			t.Errorf("%s: once %v, signed in at %s", name, id.Once, id.AuthTime)
 		}
 	}
@@ -397,6 +397,19 @@ func TestManyGroups(t *testing.T) {
 	if _, err := verifyResponse(r.idp.Document(groups(1100)), []*x509.Certificate{r.idp.Cert}, []*rsa.PrivateKey{r.encryption.Key}, Config{}); err == nil {
 		t.Error("the library verifies more than 1,000 elements: the cap can be lifted")
 	}
+}
+
+// An assertion that says that it is good for years is not remembered for years.
+func TestOnceIsBounded(t *testing.T) {
+	r := newRig(t, nil)
+	a := r.answer()
+	a.ConfirmedUntil, a.Until = r.now().Add(10*365*24*time.Hour), r.now().Add(10*365*24*time.Hour)
+	id := r.good(a)
+	if until := id.Once[0].Until; until.After(r.now().Add(time.Hour)) {
+		t.Errorf("kept until %s", until)
+	}
+	r.wait(id.Once[0].Until.Sub(r.now()))
+	r.refused("then", r.idp.Document(a), "expired")
 }
 
 // The session at the provider bounds ours, and both are found again for logout.
