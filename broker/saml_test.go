@@ -299,3 +299,23 @@ func TestSAMLHangs(t *testing.T) {
 		t.Errorf("after a while: %d", a.StatusCode)
 	}
 }
+
+// A connector's rule reads every attribute, as a list.
+func TestSAMLAllowByAttribute(t *testing.T) {
+	t.Parallel()
+	d := startSAML(t, "allow: '\"staff\" in identity.claims[\"affiliation\"] && \"gpu\" in identity.groups'\n", "", nil)
+	staff, guest := d.browser(), d.browser()
+	d.enter(staff, func(a *connectortest.SAMLAnswer) { a.Attributes["affiliation"] = []string{"member", "staff"} })
+	if !d.inside(staff) {
+		t.Error("staff may not sign in")
+	}
+	a := d.enter(guest, func(a *connectortest.SAMLAnswer) { a.NameID, a.Attributes["affiliation"] = "u-9", []string{"guest"} })
+	if d.inside(guest) || a.StatusCode != http.StatusForbidden {
+		t.Errorf("a guest: %d", a.StatusCode)
+	}
+	none := d.browser() // the attribute is not there at all: the rule fails, and refuses (G1)
+	d.enter(none, func(a *connectortest.SAMLAnswer) { a.NameID = "u-10" })
+	if d.inside(none) {
+		t.Error("signed in without the attribute")
+	}
+}
