@@ -38,6 +38,11 @@ type Identity struct {
 	// Claims is all that the upstream said, for the connector's allow
 	// expression alone. It is never stored.
 	Claims map[string]any
+	// PasswordEnds is when the password that was just used expires, where the
+	// upstream tells; the person is warned in time. A password that has expired
+	// already was taken as one of a few exceptions, of which GraceLogins are left.
+	PasswordEnds time.Time
+	GraceLogins  int
 	// Session is the upstream's own session (OIDC sid, SAML SessionIndex).
 	Session string
 	// SessionEnds limits our session, where the upstream limits its own.

@@ -2,12 +2,8 @@ package ldap
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
-	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +52,7 @@ func (w *wire) Read(b []byte) (int, error) {
 type conn struct {
 	ldap      *goldap.Conn
 	wire      *wire
+	server    *server
 	encrypted bool
 	broken    bool
 	opened    time.Time
@@ -146,84 +143,4 @@ func (c *conn) healthy(ctx context.Context) bool {
 		return err
 	})
 	return err == nil || answered(err)
-}
-
-// dialer makes connections that are encrypted as the configuration wants.
-type dialer struct {
-	cfg   *Config
-	tls   *tls.Config
-	clear func() // told when passwords go unencrypted
-}
-
-func newDialer(cfg *Config, inClear func()) (*dialer, error) {
-	roots, err := cfg.roots()
-	if err != nil {
-		return nil, err
-	}
-	return &dialer{
-		cfg: cfg, clear: sync.OnceFunc(inClear),
-		tls: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.Host, RootCAs: roots},
-	}, nil
-}
-
-// open makes a connection that nobody is bound on.
-func (d *dialer) open(ctx context.Context) (*conn, error) {
-	c, err := d.connect(ctx, true)
-	if errors.Is(err, errNoTLS) && d.cfg.AllowPlaintext && !d.cfg.StartTLS {
-		// Only a directory that says that it has no StartTLS is spoken to in
-		// clear: a failed handshake is never a reason. The library ends the old
-		// connection's reader with the refusal, so that it takes a new one.
-		d.clear()
-		c, err = d.connect(ctx, false)
-	}
-	switch {
-	case err == nil:
-		return c, nil
-	case errors.Is(err, errNoTLS):
-		return nil, unavailable("the directory offers no StartTLS and nothing is sent in clear: set use_ssl: true with its port (636), or allow_plaintext: true to send passwords unencrypted", err)
-	}
-	return nil, unavailable("connect to "+d.address(), err)
-}
-
-func (d *dialer) address() string { return net.JoinHostPort(d.cfg.Host, strconv.Itoa(d.cfg.Port)) }
-
-func (d *dialer) connect(ctx context.Context, encrypt bool) (*conn, error) {
-	raw, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "tcp", d.address())
-	if err != nil {
-		return nil, err
-	}
-	w := &wire{Conn: raw}
-	w.left.Store(maxAnswer)
-	c := &conn{wire: w, opened: time.Now()}
-	if d.cfg.UseSSL {
-		t := tls.Client(w, d.tls)
-		ctx, cancel := context.WithTimeout(ctx, tlsLimit)
-		defer cancel()
-		if err := t.HandshakeContext(ctx); err != nil {
-			_ = raw.Close()
-			return nil, fmt.Errorf("TLS: %w", err)
-		}
-		c.ldap, c.encrypted = goldap.NewConn(t, true), true
-	} else {
-		c.ldap = goldap.NewConn(w, false)
-	}
-	// A second bound beside the wire's deadlines, in the library's own terms.
-	c.ldap.SetTimeout(searchLimit + bindLimit)
-	c.ldap.Start()
-	if c.encrypted || !encrypt {
-		return c, nil
-	}
-	err = c.run(ctx, tlsLimit, func(l *goldap.Conn) error { return l.StartTLS(d.tls) })
-	if err == nil {
-		if state, ok := c.ldap.TLSConnectionState(); ok && state.HandshakeComplete {
-			c.encrypted = true
-			return c, nil
-		}
-		err = errInClear
-	}
-	c.close()
-	if answered(err) {
-		return nil, fmt.Errorf("%w: %w", errNoTLS, err)
-	}
-	return nil, err
 }

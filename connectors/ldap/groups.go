@@ -32,12 +32,18 @@ type group struct {
 func (c *Connector) groupsOf(ctx context.Context, e *entry) ([]string, error) {
 	var found map[string]group
 	var err error
-	if c.cfg.Groups.search() {
+	switch {
+	case c.cfg.chained():
+		err = c.pool.do(ctx, func(cn *conn) error {
+			found, err = c.chain(ctx, cn, e)
+			return err
+		})
+	case c.cfg.Groups.search():
 		err = c.pool.do(ctx, func(cn *conn) error {
 			found, err = c.walk(ctx, cn, e)
 			return err
 		})
-	} else {
+	default:
 		found, err = c.memberOf(e)
 	}
 	if err != nil {
@@ -122,7 +128,7 @@ func (c *Connector) walk(ctx context.Context, cn *conn, e *entry) (map[string]gr
 				next = append(next, g.dn)
 			}
 		}
-		if !c.cfg.Groups.Nested {
+		if !c.cfg.Groups.nested() {
 			break
 		}
 		members = next
@@ -195,7 +201,10 @@ func (c *Connector) namesakes(ctx context.Context, cn *conn, dns map[string]map[
 		names = append(names, n)
 	}
 	anyGroup := "(|(member=*)(uniqueMember=*))"
-	if c.cfg.Groups.search() {
+	switch {
+	case c.cfg.chained():
+		anyGroup = adAnyGroup
+	case c.cfg.Groups.search():
 		anyGroup = c.groups.anybody
 	}
 	for chunk := range slices.Chunk(names, batch) {
