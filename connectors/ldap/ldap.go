@@ -157,7 +157,8 @@ func (c *Connector) one(ctx context.Context, filter string) (e *entry, err error
 	err = c.pool.do(ctx, func(cn *conn) error {
 		res, err := cn.search(ctx, c.cfg.BaseDN, goldap.ScopeWholeSubtree, 2, filter, c.attributes())
 		switch {
-		case goldap.IsErrorWithCode(err, goldap.LDAPResultSizeLimitExceeded):
+		case goldap.IsErrorWithCode(err, goldap.LDAPResultSizeLimitExceeded), errors.Is(err, goldap.ErrSizeLimitExceeded):
+			// The latter of a directory that goes on beyond what was asked for.
 			c.log.Warn("ldap: a search for one person finds several entries; nobody can sign in with that name", "connector", c.id)
 			return errNobody
 		case err != nil:
