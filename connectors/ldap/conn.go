@@ -27,6 +27,7 @@ const (
 func init() { ber.MaxPacketLengthBytes = maxAnswer }
 
 var (
+	errTooMany  = errors.New("more entries than anybody uses")
 	errTooLarge = errors.New("the answer is too large")
 	errNoTLS    = errors.New("the directory has no StartTLS")
 	errInClear  = errors.New("the connection is not encrypted")
@@ -129,6 +130,36 @@ func (c *conn) search(ctx context.Context, base string, scope, sizeLimit int, fi
 	if res != nil && errors.Is(err, goldap.ErrSizeLimitExceeded) {
 		c.broken = true // the rest of the answer is still on its way
 	}
+	return res, err
+}
+
+// stream asks for what may be much. At more than max entries it gives up with
+// errTooMany: some directories send a million whatever they were asked for.
+func (c *conn) stream(ctx context.Context, base string, max int, filter string, attrs []string, controls ...goldap.Control) (*goldap.SearchResult, error) {
+	req := goldap.NewSearchRequest(base, goldap.ScopeWholeSubtree, goldap.NeverDerefAliases, 0, int(searchLimit/time.Second), false, filter, attrs, controls)
+	res := &goldap.SearchResult{}
+	err := c.run(ctx, searchLimit, func(l *goldap.Conn) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // ends the library's goroutine
+		r := l.SearchAsync(ctx, req, 64)
+		for r.Next() {
+			if e := r.Entry(); e != nil {
+				if res.Entries = append(res.Entries, e); len(res.Entries) > max {
+					return errTooMany
+				}
+			}
+			res.Controls = append(res.Controls, r.Controls()...)
+		}
+		if err := r.Err(); err != nil {
+			return err
+		}
+		// The library also ends in silence on a connection that is going down,
+		// which must not count as an answer of nothing.
+		if l.IsClosing() || l.GetLastError() != nil {
+			return goldap.NewError(goldap.ErrorNetwork, errors.New("the connection ended"))
+		}
+		return nil
+	})
 	return res, err
 }
 

@@ -256,14 +256,14 @@ func (c *Connector) pages(ctx context.Context, cn *conn, filter string, attrs []
 	}
 	var out []*goldap.Entry
 	for {
-		res, err := cn.search(ctx, c.base(), goldap.ScopeWholeSubtree, 0, filter, attrs, controls...)
+		res, err := cn.stream(ctx, c.base(), limit-len(out), filter, attrs, controls...)
+		if errors.Is(err, errTooMany) {
+			return nil, errTooManyGroups
+		}
 		if err != nil {
 			return nil, unavailable("search for groups", err)
 		}
-		if out = append(out, res.Entries...); len(out) > limit {
-			cn.broken = true // the directory still holds the next page
-			return nil, errTooManyGroups
-		}
+		out = append(out, res.Entries...)
 		answer, ok := goldap.FindControl(res.Controls, goldap.ControlTypePaging).(*goldap.ControlPaging)
 		if !ok || len(answer.Cookie) == 0 {
 			return out, nil
