@@ -167,6 +167,18 @@ func (c *cache) forget(id string, ended bool) {
 	}
 }
 
+// askAgain lets the next use of a session ask for a recheck at once.
+func (c *cache) askAgain(id string) {
+	c.mu.Lock()
+	e := c.sessions[id]
+	c.mu.Unlock()
+	if e != nil {
+		e.mu.Lock()
+		e.asked = time.Time{}
+		e.mu.Unlock()
+	}
+}
+
 func (c *cache) forgetHandle(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
