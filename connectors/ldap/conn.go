@@ -18,6 +18,7 @@ const (
 	bindLimit   = 10 * time.Second
 	searchLimit = 10 * time.Second
 	healthLimit = 2 * time.Second
+	queueLimit  = 5 * time.Second
 	totalLimit  = 30 * time.Second
 	maxAnswer   = 16 << 20 // bytes of one answer
 )

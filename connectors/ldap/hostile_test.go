@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/remotegpu/gatehouse/connectors"
 )
@@ -64,4 +65,24 @@ func TestHostileAnswers(t *testing.T) {
 	if _, err := c.Authenticate(t.Context(), "alice", "alice-secret"); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
+}
+
+// Behind a directory that hangs a crowd is turned away, and does not have it
+// shown as down.
+func TestHostileCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := make(chan struct{}, 1)
+		leave, err := enter(t.Context(), places)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := enter(t.Context(), places); !errors.Is(err, connectors.ErrBusy) {
+			t.Errorf("the second: %v", err)
+		}
+		leave()
+		if leave, err = enter(t.Context(), places); err != nil {
+			t.Errorf("with a place: %v", err)
+		}
+		leave()
+	})
 }

@@ -224,12 +224,11 @@ func (c *Connector) pretend(ctx context.Context) error {
 // bindAs binds on a connection of its own. It fails with unavailable where no
 // bind was tried.
 func (c *Connector) bindAs(ctx context.Context, dn, password string) (*goldap.SimpleBindResult, error) {
-	select {
-	case c.binds <- struct{}{}:
-		defer func() { <-c.binds }()
-	case <-ctx.Done():
-		return nil, unavailable("too many sign-ins at once", ctx.Err())
+	leave, err := enter(ctx, c.binds)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	cn, err := c.dial.open(ctx)
 	if err != nil {
 		return nil, err

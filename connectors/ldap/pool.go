@@ -42,12 +42,11 @@ func newPool(d *dialer, cfg *Config) *pool {
 // breaks in spite of its health, or a server of several gives no answer, f runs
 // once more with another one, so it must start afresh.
 func (p *pool) do(ctx context.Context, f func(*conn) error) error {
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return unavailable("too many searches at once", ctx.Err())
+	leave, err := enter(ctx, p.slots)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	for tries := 1; ; tries++ {
 		c, reused, err := p.get(ctx)
 		if err != nil {
@@ -66,6 +65,20 @@ func (p *pool) do(ctx context.Context, f func(*conn) error) error {
 			return err
 		}
 	}
+}
+
+// enter waits for a place, and not long: behind a directory that hangs a queue
+// would only grow. That there are many says nothing about the directory.
+func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
+	wait := time.NewTimer(queueLimit)
+	defer wait.Stop()
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	return nil, &failure{what: "too many at once", kind: connectors.ErrBusy, cause: ctx.Err()}
 }
 
 // get returns an idle connection that still answers, or a new one.
