@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	goldap "github.com/go-ldap/ldap/v3"
+
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
@@ -147,6 +149,18 @@ func TestActiveDirectoryGroups(t *testing.T) {
 	}
 }
 
+// A list in parts is not taken for the whole.
+func TestMemberOfInParts(t *testing.T) {
+	u := alice()
+	u.attrs["memberOf"] = nil
+	d := newDirectory(t, u)
+	c := d.connector(nil)
+	raw := goldap.NewEntry(aliceDN, map[string][]string{"memberOf": {}, "memberOf;range=0-1499": {"cn=a,dc=example,dc=com"}})
+	if found, err := c.memberOf(&entry{raw: raw}); !errors.Is(err, errTooManyGroups) {
+		t.Errorf("%v, %v", found, err)
+	}
+}
+
 func TestSiblingSID(t *testing.T) {
 	// The example of docs/connectors/active-directory.md.
 	raw := "\x01\x05\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\xa0\x65\xcf\x7e\x78\x4b\x9b\x5f\xe7\x7c\x87\x70\x09\x1c\x01\x00"
@@ -218,4 +232,37 @@ func TestActiveDirectoryProblems(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
+}
+
+// Whatever is typed becomes one of the preset's three filters, with what was
+// typed in its places, or nobody.
+func FuzzActiveDirectoryName(f *testing.F) {
+	for _, s := range []string{"alice", `CORP\alice`, `CORP\`, `\`, "alice@corp.example", "alice@example.com", "@example.com", "@", `a\b\c`, `CORP\a@example.com`, "*", "%s", "%u@example.com", "a)(b=c", "张三", "a\x00"} {
+		f.Add(s, "")
+		f.Add(s, "CORP")
+	}
+	names, err := newADNames()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, typed, domain string) {
+		if !validName(typed) {
+			return
+		}
+		c := &Connector{cfg: Config{Preset: presetAD, NetBIOSDomain: domain}, names: names, dnsDomain: "example.com"}
+		text, err := c.userFilter(typed)
+		if err != nil {
+			return
+		}
+		p, err := goldap.CompileFilter(text)
+		if err != nil {
+			t.Fatalf("%q makes %q, which is no filter: %v", typed, text, err)
+		}
+		if got := shape(p); got != names.account.shape && got != names.address.shape && got != names.domain.shape {
+			t.Fatalf("%q makes %q of shape %s", typed, text, got)
+		}
+		if before, _, cut := strings.Cut(typed, `\`); cut && domain != "" && !strings.EqualFold(before, domain) && !strings.EqualFold(before, "example.com") {
+			t.Fatalf("%q of another domain is asked for as %q", typed, text)
+		}
+	})
 }

@@ -172,6 +172,13 @@ func (c *Connector) group(raw *goldap.Entry) (group, error) {
 // memberOf reads the groups off the entry. Their names are the first part of
 // their DNs: the groups themselves are not read.
 func (c *Connector) memberOf(e *entry) (map[string]group, error) {
+	for _, a := range e.raw.Attributes {
+		// Active Directory gives long lists in parts, under another name: what is
+		// only a part must not be taken for all, and the rest for no member.
+		if name, option, ok := strings.Cut(a.Name, ";"); ok && strings.EqualFold(name, "memberOf") && strings.HasPrefix(strings.ToLower(option), "range=") {
+			return nil, fmt.Errorf("ldap: the directory lists memberOf in parts; set groups.nested or preset: active_directory to search for groups: %w", errTooManyGroups)
+		}
+	}
 	if len(e.memberOf) > maxGroups {
 		return nil, errTooManyGroups
 	}
