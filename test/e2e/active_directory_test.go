@@ -77,7 +77,6 @@ func adSignIn(t *testing.T, d domain) {
 		"bind as DN":     func(c *ldap.Config) { c.BindDN = d.slapd["AD_BIND_DN"] },
 		"bind as DOMAIN": func(c *ldap.Config) { c.BindDN = `EXAMPLE\svc-gatehouse` },
 		"NetBIOS":        func(c *ldap.Config) { c.NetBIOSDomain = "EXAMPLE" },
-		"catalogue":      func(c *ldap.Config) { c.Port = d.port(t, "AD_GCS_URL") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := d.connector(t, change)
@@ -118,7 +117,11 @@ func adSignIn(t *testing.T, d domain) {
 			t.Errorf("%s: %+v, %v", login, id, err)
 		}
 	}
-	// A directory that takes no password in clear says which key mends that.
+	catalogue := d.connector(t, func(c *ldap.Config) { c.Port = d.port(t, "AD_GCS_URL") })
+	if id, err := catalogue.Authenticate(t.Context(), "alice@corp.example", "Alice-Secret-1"); err != nil || id.Username != "alice" {
+		t.Errorf("by the global catalogue: %+v, %v", id, err)
+	}
+	// Nothing is sent to a server whose certificate cannot be verified.
 	plain := d.connector(t, func(c *ldap.Config) { c.UseSSL, c.Port, c.CAFile = false, d.port(t, "AD_LDAP_URL"), "" })
 	if err := plain.Check(t.Context()); !errors.Is(err, connectors.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("without its authority: %v", err)
@@ -238,6 +241,7 @@ ldap:
 		}
 		return p
 	}
+	t.Run("Chromium", func(t *testing.T) { browser(t, nil, "flow.mjs", g.URL, `EXAMPLE\alice`, "Alice-Secret-1", "ldap") })
 	bob, alice := enter(`EXAMPLE\bob`, "Bob-Secret-1"), enter("alice@corp.example", "Alice-Secret-1")
 	_, tokens := bob.redeem(bob.code("openid offline_access groups"))
 	atBob, atAlice := bob.console(t, g), alice.console(t, g)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -137,4 +138,14 @@ github: {client_id: gh-client, client_secret: gh-secret, base_url: "`+startPeer(
 	if beside > alone*3/2+2*time.Second {
 		t.Errorf("1,000 sign-ins took %v, and %v while a directory hangs", alone, beside)
 	}
+}
+
+// A directory without TLS is unavailable, and with allow_plaintext a way in.
+func TestBrowserFlowByPlainLDAP(t *testing.T) {
+	s := startSlapd(t, "NO_TLS=1")
+	if err := s.connector(t, nil).Check(t.Context()); !errors.Is(err, connectors.ErrUnavailable) || !strings.Contains(err.Error(), "allow_plaintext: true") {
+		t.Errorf("without the key: %v", err)
+	}
+	g := s.byDirectory(t, s.port(t, "LDAP_URL"), "allow_plaintext: true")
+	browser(t, nil, "flow.mjs", g.URL, "alice", "alice-secret", "ldap")
 }
