@@ -261,3 +261,40 @@ func TestDirectoryChangesReachUs(t *testing.T) {
 		t.Error("the portal is still open")
 	}
 }
+
+// UP-8: a connector that is taken out of the configuration lets nobody go on, at
+// no entry; back in it, it does.
+func TestRemovedConnectorEndsItsSessions(t *testing.T) {
+	t.Parallel()
+	d := startDirectory(t)
+	up := newUpstream(t, nil)
+	routes := up.routesYAML(plainRoutes)
+	h := start(t, strings.TrimSpace(d.yaml)+"\n"+routes)
+	lend := func() { h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"ldap:gpu"}}) }
+	lend()
+	d.attrs["alice"] = map[string]string{"memberOf": "cn=gpu,dc=example,dc=com"}
+	b, at := h.browser(), h.at("n1.console", "/")
+	b.follow(b.byDirectory("alice", "right"))
+	b.open(at)
+	tok := h.redeem(b.code(authRequest())).json(t)
+	for _, there := range []bool{false, true} {
+		h.yaml = routes
+		if there {
+			h.yaml = strings.TrimSpace(d.yaml) + "\n" + routes
+		}
+		h.restart()
+		lend()
+		if in := b.in(); in != there {
+			t.Errorf("connector there: %v; portal open: %v", there, in)
+		}
+		if a := b.get(at, "Sec-Fetch-Dest", "empty", "Accept", "application/json"); (a.StatusCode == http.StatusOK) != there {
+			t.Errorf("connector there: %v; console: %d", there, a.StatusCode)
+		}
+		if a := h.bearer(h.URL+"/oauth2/userinfo", tok["access_token"]); (a.StatusCode == http.StatusOK) != there {
+			t.Errorf("connector there: %v; userinfo: %d %s", there, a.StatusCode, a.Body)
+		}
+		if a := h.refreshed(tok["refresh_token"]); (a.StatusCode == http.StatusOK) != there {
+			t.Errorf("connector there: %v; refresh: %d %s", there, a.StatusCode, a.Body)
+		}
+	}
+}
