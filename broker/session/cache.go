@@ -277,7 +277,8 @@ func (c *cache) dirty(step time.Duration) map[string]time.Time {
 	}
 	for id, e := range c.sessions {
 		e.mu.Lock()
-		if e.seen.Sub(e.written) >= step && e.seen.After(e.written) {
+		_, owed := out[id] // and used again since, perhaps
+		if e.seen.After(e.written) && (owed || e.seen.Sub(e.written) >= step) {
 			if out == nil {
 				out = map[string]time.Time{}
 			}
@@ -287,6 +288,17 @@ func (c *cache) dirty(step time.Duration) map[string]time.Time {
 		e.mu.Unlock()
 	}
 	return out
+}
+
+// unwritten takes back uses that dirty returned and nobody could write.
+func (c *cache) unwritten(uses map[string]time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, at := range uses {
+		if at.After(c.used[id]) {
+			c.used[id] = at
+		}
+	}
 }
 
 // drop removes sessions that ended by time.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/session"
+	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
@@ -87,4 +88,30 @@ func TestRecheckWaitsForTheAnswer(t *testing.T) {
 		}
 		r.up.set(func() { r.up.hold, r.up.err = nil, nil })
 	}
+}
+
+// A last use that could not be written is written later: an idle limit must not
+// count from an older one.
+func TestSeenOutlivesAnOutage(t *testing.T) {
+	r := newRig(t)
+	m := r.replica(session.SessionsConfig{})
+	s, h := r.person(m, "li", false)
+	version := func() uint64 {
+		it, err := r.link.Store.Get(t.Context(), store.Key{Kind: "session", ID: s.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return it.Version
+	}
+	r.wait(2 * time.Minute)
+	if _, err := m.Lookup(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	first := version()
+	r.link.cut.Store(true)
+	asked := r.link.asked.Load()
+	r.until("nobody tried to write the last use", func() bool { return r.link.asked.Load() > asked })
+	r.link.cut.Store(false)
+	r.wait(20 * time.Second)
+	r.until("the last use was not written", func() bool { return version() > first })
 }

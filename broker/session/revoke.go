@@ -203,7 +203,8 @@ func (m *Manager) listen(ctx context.Context) {
 
 // flush writes last uses that are at least step newer than the store's.
 func (m *Manager) flush(ctx context.Context, step time.Duration) {
-	for id, at := range m.cache.dirty(step) {
+	uses := m.cache.dirty(step)
+	for id, at := range uses {
 		_, err := m.sessions.Update(ctx, id, func(s *Session) error {
 			if !s.Ended.IsZero() || !at.After(s.Seen) {
 				return ErrEnded
@@ -213,7 +214,9 @@ func (m *Manager) flush(ctx context.Context, step time.Duration) {
 		})
 		if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, store.ErrNotFound) {
 			m.cfg.Log.Warn("session: the last use was not written", "err", err)
+			m.cache.unwritten(uses) // the next flush tries again, and the one at shutdown
 			return
 		}
+		delete(uses, id)
 	}
 }
