@@ -17,6 +17,7 @@ const (
 	rechecksAtOnce = 8    // of one connector
 	rechecksQueued = 4096 // of one connector; beyond, the next use asks again
 	recheckTimeout = 30 * time.Second
+	recheckWait    = 10 * time.Second // a refresh waits for the answer at most this long; then it is an outage
 	recheckAgain   = 30 * time.Second // a session asks at most this often
 )
 
@@ -27,7 +28,7 @@ const (
 // instead. Where somebody else is asking already, here or on another replica,
 // it waits for their answer: what follows is issued on the strength of it.
 func (m *Manager) Recheck(ctx context.Context, id string) (Session, error) {
-	ctx, cancel := context.WithTimeout(ctx, recheckTimeout)
+	ctx, cancel := context.WithTimeout(ctx, recheckWait)
 	defer cancel()
 	return m.vouched(ctx, id, true)
 }
@@ -57,7 +58,7 @@ func (m *Manager) vouched(ctx context.Context, id string, wait bool) (Session, e
 			r, over, err = m.shared(ctx, r)
 		}
 		if over {
-			return Session{}, errors.Join(ErrEnded, m.endRenewal(ctx, r.ID))
+			return Session{}, errors.Join(ErrEnded, err)
 		}
 		if err != nil {
 			return s, nil // excused: another replica is at it, or the upstream is away
@@ -79,8 +80,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// shared is renew for everybody on this replica who wants it of one upstream
-// sign-in at the same time.
+// shared is renew, and the end of what was refused, for everybody on this
+// replica who wants it of one upstream sign-in at the same time.
 func (m *Manager) shared(ctx context.Context, r Renewal) (Renewal, bool, error) {
 	type result struct {
 		r    Renewal
@@ -88,9 +89,15 @@ func (m *Manager) shared(ctx context.Context, r Renewal) (Renewal, bool, error) 
 	}
 	c := m.renewing.DoChan(r.ID, func() (any, error) {
 		// The first caller's context must not fail the others.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recheckTimeout)
+		all := context.WithoutCancel(ctx)
+		ctx, cancel := context.WithTimeout(all, recheckTimeout)
 		defer cancel()
 		out, over, err := m.renew(ctx, r)
+		if over { // here, and not by whoever asked: nobody may be waiting any more
+			ctx, cancel := context.WithTimeout(all, recheckTimeout)
+			defer cancel()
+			err = m.endRenewal(ctx, r.ID)
+		}
 		return result{out, over}, err
 	})
 	select {

@@ -187,6 +187,7 @@ func TestPasswordEnds(t *testing.T) {
 		"Active Directory":       {func(o *object) { o.attrs[passwordEnds] = ticks(at) }, 72 * time.Hour, 0},
 		"Active Directory never": {func(o *object) { o.attrs[passwordEnds] = []string{"9223372036854775807"} }, 0, 0},
 		"Active Directory must":  {func(o *object) { o.attrs[passwordEnds] = []string{"0"} }, 0, 0},
+		"Active Directory past":  {func(o *object) { o.attrs[passwordEnds] = ticks(time.Now().Add(-time.Hour)) }, 0, 0},
 		"policy":                 {behera("\x30\x06\xa0\x04\x80\x02\x0e\x10"), time.Hour, 0},
 		"policy grace":           {behera("\x30\x05\xa0\x03\x81\x01\x02"), time.Nanosecond, 2},
 		"policy silent":          {behera("\x30\x00"), 0, 0},

@@ -56,5 +56,8 @@ func (c *Connector) passwordEnds(e *entry, p ppolicy) (time.Time, int) {
 	if err != nil || ticks <= 0 || ticks >= 1<<62 { // must change, or never
 		return time.Time{}, 0
 	}
-	return windowsTime(ticks), 0
+	if at := windowsTime(ticks); at.After(c.now()) {
+		return at, 0
+	}
+	return time.Time{}, 0 // and yet it was right: nothing to warn of
 }
