@@ -29,6 +29,7 @@ type entry struct {
 	written  time.Time
 	verified time.Time // when the store last said so, or for one in doubt the bus was last heard
 	asked    time.Time // when a recheck was last asked for
+	loose    bool      // not in the cache: its uses are kept by usedLoose
 	doubts   uint64    // the cache's when it was read; another now means doubt
 }
 
@@ -80,6 +81,7 @@ func (c *cache) put(gen uint64, s Session, now time.Time) *entry {
 		e.seen = at
 	}
 	if c.gen != gen {
+		e.loose = true
 		return e
 	}
 	delete(c.used, s.ID)
@@ -146,6 +148,7 @@ func (c *cache) remove(id string) {
 	delete(c.sessions, id)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.loose = true // somebody may hold it and use it yet
 	if e.seen.After(e.written) {
 		c.used[id] = e.seen
 	}
@@ -289,6 +292,10 @@ func (c *cache) dirty(step time.Duration) map[string]time.Time {
 	}
 	return out
 }
+
+// usedLoose keeps a use of a session that was read while something changed, and
+// is therefore not in the cache.
+func (c *cache) usedLoose(id string, at time.Time) { c.unwritten(map[string]time.Time{id: at}) }
 
 // unwritten takes back uses that dirty returned and nobody could write.
 func (c *cache) unwritten(uses map[string]time.Time) {

@@ -119,11 +119,15 @@ func (m *Manager) get(ctx context.Context, id string, ask bool) (Session, error)
 		return Session{}, ErrEnded
 	}
 	e.seen = now
+	loose := e.loose
 	due := ask && s.Renewal != "" && now.Sub(s.Proved) >= m.cfg.Limits.Recheck && now.Sub(e.asked) >= recheckAgain
 	if due {
 		e.asked = now
 	}
 	e.mu.Unlock()
+	if loose {
+		m.cache.usedLoose(id, now)
+	}
 	if due {
 		select {
 		case m.recheck <- asking{id, s.Connector}:

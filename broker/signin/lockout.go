@@ -58,7 +58,7 @@ func (l *limits) init(c LimitsConfig, now func() time.Time) {
 // directories fold it, so that spellings of one name share a counter.
 func (l *limits) keys(d *Door, r *http.Request, connector, username string) limitKeys {
 	name := strings.ToLower(norm.NFKC.String(strings.TrimSpace(username)))
-	if _, after, ok := strings.Cut(name, `\`); ok { // DOMAIN\name
+	if _, after, ok := strings.Cut(name, `\`); ok && after != "" { // DOMAIN\name
 		name = after
 	}
 	ip := web.RequestOf(r).IP
