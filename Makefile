@@ -29,7 +29,7 @@ test: ## all tests that need no outside server
 
 e2e: e2e-core ## the part that CI runs
 
-e2e-core: build ## real redis (single, cluster, sentinel), slapd, Chromium, certified clients; installs them
+e2e-core: build ## real redis (single, cluster, sentinel), slapd, Samba AD, Chromium, certified clients; installs them
 	test/e2e/install.sh core
 	$(GO) test -tags e2e -count=1 -timeout 24m ./test/e2e/...
 

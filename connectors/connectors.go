@@ -40,6 +40,11 @@ type Identity struct {
 	// Claims is all that the upstream said, for the connector's allow
 	// expression alone. It is never stored.
 	Claims map[string]any
+	// PasswordEnds is when the password that was just used expires, where the
+	// upstream tells; the person is warned in time. A password that has expired
+	// already was taken as one of a few exceptions, of which GraceLogins are left.
+	PasswordEnds time.Time
+	GraceLogins  int
 	// Session is what BeginLogout needs to end the upstream's own session (OIDC
 	// sid; SAML NameID and SessionIndex), opaque to everybody else.
 	Session string

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# images.sh: renews docs/images with the built program on 127.0.0.1:8080 (or GATEHOUSE_LISTEN), beside doubles of GitHub, DingTalk, WeCom and Feishu.
+# images.sh: renews docs/images with the built program on 127.0.0.1:8080 (or GATEHOUSE_LISTEN), beside doubles of GitHub, DingTalk, WeCom and Feishu,
+# and a directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 listen=${GATEHOUSE_LISTEN:-127.0.0.1:8080}
 work=$(mktemp -d)
 doubles="github dingtalk wecom feishu"
 stop() { kill "$(cat "$work/pid" 2>/dev/null)" 2>/dev/null || true; }
-trap 'stop; for d in $doubles; do test/peers/$d-api/stop.sh "$work/$d" || true; done; rm -rf "$work"' EXIT
+trap 'stop; for d in $doubles; do test/peers/$d-api/stop.sh "$work/$d" || true; done; test/peers/slapd/stop.sh "$work/slapd" || true; rm -rf "$work"' EXIT
 test/peers/browser/install.sh .peers/browser
 port=${GITHUB_PORT:-8090}
 for d in $doubles; do
@@ -14,6 +15,7 @@ for d in $doubles; do
   declare "$d=http://127.0.0.1:$port"
   port=$((port + 1))
 done
+test/peers/slapd/start.sh "$work/slapd" "${SLAPD_PORT:-8389}"
 cp test/e2e/browser/images.mjs .peers/browser/
 shoot() { # NAME, and the configuration on stdin
   mkdir -p "$work/$1/config"
@@ -34,5 +36,16 @@ connectors:
   - {id: dingtalk, type: dingtalk, name: 钉钉, client_id: ding-client, client_secret: ding-secret, corp_id: ding0123, api_url: "$dingtalk", oapi_url: "$dingtalk"}
   - {id: wecom, type: wecom, name: 企业微信, corp_id: ww0123, agent_id: "1000002", secret: wecom-secret, qr_url: "$wecom/wwlogin/sso/login", api_url: "$wecom"}
   - {id: feishu, type: feishu, name: 飞书, app_id: cli_0123, app_secret: feishu-secret, tenant_key: tenant-1, api_url: "$feishu"}
+END
+shoot directory <<END
+ldap:
+  name: Company directory
+  host: localhost
+  port: ${SLAPD_PORT:-8389}
+  ca_file: $work/slapd/tls/ca.crt
+  base_dn: dc=example,dc=com
+  bind_dn: cn=gatehouse,ou=services,dc=example,dc=com
+  bind_password: gatehouse-secret
+  reset_url: https://password.example.com/
 END
 ls -l docs/images

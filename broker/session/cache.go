@@ -29,6 +29,7 @@ type entry struct {
 	written  time.Time
 	verified time.Time // when the store last said so, or for one in doubt the bus was last heard
 	asked    time.Time // when a recheck was last asked for
+	loose    bool      // not in the cache: its uses are kept by usedLoose
 	doubts   uint64    // the cache's when it was read; another now means doubt
 }
 
@@ -80,6 +81,7 @@ func (c *cache) put(gen uint64, s Session, now time.Time) *entry {
 		e.seen = at
 	}
 	if c.gen != gen {
+		e.loose = true
 		return e
 	}
 	delete(c.used, s.ID)
@@ -146,6 +148,7 @@ func (c *cache) remove(id string) {
 	delete(c.sessions, id)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.loose = true // somebody may hold it and use it yet
 	if e.seen.After(e.written) {
 		c.used[id] = e.seen
 	}
@@ -164,6 +167,18 @@ func (c *cache) forget(id string, ended bool) {
 			close(w.ended)
 			delete(c.watched, id)
 		}
+	}
+}
+
+// askAgain lets the next use of a session ask for a recheck at once.
+func (c *cache) askAgain(id string) {
+	c.mu.Lock()
+	e := c.sessions[id]
+	c.mu.Unlock()
+	if e != nil {
+		e.mu.Lock()
+		e.asked = time.Time{}
+		e.mu.Unlock()
 	}
 }
 
@@ -265,7 +280,8 @@ func (c *cache) dirty(step time.Duration) map[string]time.Time {
 	}
 	for id, e := range c.sessions {
 		e.mu.Lock()
-		if e.seen.Sub(e.written) >= step && e.seen.After(e.written) {
+		_, owed := out[id] // and used again since, perhaps
+		if e.seen.After(e.written) && (owed || e.seen.Sub(e.written) >= step) {
 			if out == nil {
 				out = map[string]time.Time{}
 			}
@@ -275,6 +291,21 @@ func (c *cache) dirty(step time.Duration) map[string]time.Time {
 		e.mu.Unlock()
 	}
 	return out
+}
+
+// usedLoose keeps a use of a session that was read while something changed, and
+// is therefore not in the cache.
+func (c *cache) usedLoose(id string, at time.Time) { c.unwritten(map[string]time.Time{id: at}) }
+
+// unwritten takes back uses that dirty returned and nobody could write.
+func (c *cache) unwritten(uses map[string]time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, at := range uses {
+		if at.After(c.used[id]) {
+			c.used[id] = at
+		}
+	}
 }
 
 // drop removes sessions that ended by time.

@@ -91,6 +91,11 @@ func away(err error) bool {
 // Get returns a live session by its id and counts as use. It is read from
 // memory unless this replica may be missing news.
 func (m *Manager) Get(ctx context.Context, id string) (Session, error) {
+	return m.get(ctx, id, true)
+}
+
+// get is Get, which asks for a recheck that is due unless the caller does it.
+func (m *Manager) get(ctx context.Context, id string, ask bool) (Session, error) {
 	now := m.cfg.Now()
 	e, sure := m.cache.get(id)
 	if !sure || !m.hearing(now) {
@@ -114,14 +119,18 @@ func (m *Manager) Get(ctx context.Context, id string) (Session, error) {
 		return Session{}, ErrEnded
 	}
 	e.seen = now
-	due := s.Renewal != "" && now.Sub(s.Proved) >= m.cfg.Limits.Recheck && now.Sub(e.asked) >= recheckAgain
+	loose := e.loose
+	due := ask && s.Renewal != "" && now.Sub(s.Proved) >= m.cfg.Limits.Recheck && now.Sub(e.asked) >= recheckAgain
 	if due {
 		e.asked = now
 	}
 	e.mu.Unlock()
+	if loose {
+		m.cache.usedLoose(id, now)
+	}
 	if due {
 		select {
-		case m.recheck <- id:
+		case m.recheck <- asking{id, s.Connector}:
 		default: // enough is under way; the next use asks again
 			e.mu.Lock()
 			e.asked = time.Time{}

@@ -58,7 +58,8 @@ type Manager struct {
 	cache    *cache
 	heard    atomic.Int64 // when the bus was last heard, in nanoseconds since 1970
 	flight   singleflight.Group
-	recheck  chan string
+	renewing singleflight.Group // by renewal
+	recheck  chan asking
 	silent   atomic.Int64 // when the store last failed to answer, in Unix nanoseconds; 0 after an answer
 }
 
@@ -82,7 +83,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Ended == nil {
 		cfg.Ended = func(context.Context, Session, string) {}
 	}
-	m := &Manager{cfg: cfg, cache: newCache(), recheck: make(chan string, 64)}
+	m := &Manager{cfg: cfg, cache: newCache(), recheck: make(chan asking, 64)}
 	sc := store.CollectionConfig[Session]{Kind: "session", Sealer: cfg.Sealer, Now: cfg.Now, Expires: m.storedUntil,
 		Index: func(s Session) map[string]string {
 			ix := map[string]string{"user": s.UserID}

@@ -124,9 +124,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { defer close(done); m.listen(ctx) }()
 	var workers sync.WaitGroup
-	for range rechecksAtOnce { // not in this loop: a slow upstream must not keep sessions from ending
-		workers.Go(func() { m.renewAsked(ctx) })
-	}
+	workers.Go(func() { m.renewAsked(ctx) }) // not in this loop: a slow upstream must not keep sessions from ending
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	lastFlush := m.cfg.Now()
@@ -153,23 +151,6 @@ func (m *Manager) Run(ctx context.Context) error {
 			if now.Sub(lastFlush) >= seenEvery/4 {
 				lastFlush = now
 				m.flush(ctx, seenEvery)
-			}
-		}
-	}
-}
-
-// renewAsked rechecks the sessions whose use asked for it.
-func (m *Manager) renewAsked(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case id := <-m.recheck:
-			rctx, cancel := context.WithTimeout(ctx, recheckTimeout)
-			_, err := m.Recheck(rctx, id)
-			cancel()
-			if err != nil && ctx.Err() == nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrNoSession) {
-				m.cfg.Log.Warn("session: recheck failed", "err", err)
 			}
 		}
 	}
@@ -222,7 +203,8 @@ func (m *Manager) listen(ctx context.Context) {
 
 // flush writes last uses that are at least step newer than the store's.
 func (m *Manager) flush(ctx context.Context, step time.Duration) {
-	for id, at := range m.cache.dirty(step) {
+	uses := m.cache.dirty(step)
+	for id, at := range uses {
 		_, err := m.sessions.Update(ctx, id, func(s *Session) error {
 			if !s.Ended.IsZero() || !at.After(s.Seen) {
 				return ErrEnded
@@ -232,7 +214,9 @@ func (m *Manager) flush(ctx context.Context, step time.Duration) {
 		})
 		if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, store.ErrNotFound) {
 			m.cfg.Log.Warn("session: the last use was not written", "err", err)
+			m.cache.unwritten(uses) // the next flush tries again, and the one at shutdown
 			return
 		}
+		delete(uses, id)
 	}
 }

@@ -53,12 +53,16 @@ type upstream struct {
 	asked  int
 	groups []string
 	hold   chan struct{}
+	holds  string // the connector that hold holds; "" is all
 }
 
 func (u *upstream) Renew(ctx context.Context, r session.Renewal) (session.Renewal, error) {
 	u.mu.Lock()
 	u.asked++
 	err, groups, hold := u.err, u.groups, u.hold
+	if u.holds != "" && u.holds != r.Connector {
+		hold = nil
+	}
 	u.mu.Unlock()
 	if hold != nil {
 		select {
@@ -149,13 +153,18 @@ func (r *rig) replica(limits session.SessionsConfig) *session.Manager {
 // person makes a user and a session of theirs.
 func (r *rig) person(m *session.Manager, name string, renew bool) (session.Session, session.Handle) {
 	r.t.Helper()
-	u, _, err := r.users.Admit(r.t.Context(), connectors.Identity{Connector: "ldap", Subject: name, Username: name}, user.Admission{})
+	return r.personBy(m, "ldap", name, renew)
+}
+
+func (r *rig) personBy(m *session.Manager, connector, name string, renew bool) (session.Session, session.Handle) {
+	r.t.Helper()
+	u, _, err := r.users.Admit(r.t.Context(), connectors.Identity{Connector: connector, Subject: name, Username: name}, user.Admission{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s := session.Session{UserID: u.ID, UserEpoch: u.Epoch, Connector: "ldap", Subject: name, Proved: r.now(), AuthTime: r.now(), Groups: []string{"ldap:a"}}
+	s := session.Session{UserID: u.ID, UserEpoch: u.Epoch, Connector: connector, Subject: name, Proved: r.now(), AuthTime: r.now(), Groups: []string{"ldap:a"}}
 	if renew {
-		if s.Renewal, err = m.SaveRenewal(r.t.Context(), session.Renewal{Connector: "ldap", Subject: name, State: []byte("0"), Groups: s.Groups, Proved: r.now()}, false); err != nil {
+		if s.Renewal, err = m.SaveRenewal(r.t.Context(), session.Renewal{Connector: connector, Subject: name, State: []byte("0"), Groups: s.Groups, Proved: r.now()}, false); err != nil {
 			r.t.Fatal(err)
 		}
 	}

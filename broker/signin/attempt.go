@@ -32,6 +32,7 @@ type attempt struct {
 	Link      *linking  `json:"k,omitempty"` // what is to be linked
 	At        time.Time `json:"t"`
 	Done      bool      `json:"d,omitempty"` // signed in: only the hop is left
+	Ends      *ending   `json:"e,omitempty"` // the password that was used ends soon
 	Parked    bool      `json:"p,omitempty"` // the rest of it is in the store
 	Writes    int       `json:"w,omitempty"` // how often it was stored; all of that is taken back when it succeeds
 	stored    string    // its JSON there

@@ -281,6 +281,9 @@ func (d *Door) Resume(w http.ResponseWriter, r *http.Request) error {
 	a, ok := d.open(r, id)
 	if ok && a.Done {
 		d.drop(w, id)
+		if a.Ends != nil {
+			return d.passwordEnds(w, r, a)
+		}
 		return d.cfg.Edge.Hop(w, r, a.ReturnTo)
 	}
 	if !ok { // an old page in the history of somebody who is in

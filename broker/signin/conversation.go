@@ -96,7 +96,7 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 		return nil
 	}
 	// A form's answer must end on a page of ours (form-action, ADR 13).
-	a.Done, a.Secret, a.Link = true, nil, nil
+	a.Done, a.Secret, a.Link, a.Ends = true, nil, nil, endsSoon(m, id, now)
 	if err := d.keep(w, r, a); err != nil {
 		return err
 	}

@@ -34,8 +34,12 @@ type limitKeys struct {
 	device   string // this browser's, where it signed in as this account before
 	subject  string // the connector's own name for the account, once it has said so
 	counters []string
-	address  string
-	network  string
+	// under is the address at this connector: tries that hang at one do not use
+	// up the room of another, or a directory that is away would keep a whole
+	// office from every other way in. Failures are counted for all together.
+	under   string
+	address string
+	network string
 }
 
 const limitTopic = "signin.failed"
@@ -54,11 +58,12 @@ func (l *limits) init(c LimitsConfig, now func() time.Time) {
 // directories fold it, so that spellings of one name share a counter.
 func (l *limits) keys(d *Door, r *http.Request, connector, username string) limitKeys {
 	name := strings.ToLower(norm.NFKC.String(strings.TrimSpace(username)))
-	if _, after, ok := strings.Cut(name, `\`); ok { // DOMAIN\name
+	if _, after, ok := strings.Cut(name, `\`); ok && after != "" { // DOMAIN\name
 		name = after
 	}
 	ip := web.RequestOf(r).IP
 	k := limitKeys{account: d.accountHash(connector, name), address: web.ClientNetwork(ip), network: widerNetwork(ip)}
+	k.under = connector + "/" + k.address
 	if dev, ok := d.device(r); ok && slices.Contains(dev.Accounts, k.account) {
 		k.device = dev.ID
 	}
@@ -107,7 +112,7 @@ func (l *limits) enter(ctx context.Context, k *limitKeys) (leave func(), err err
 	if err != nil || k.device != "" {
 		return account, err
 	}
-	address, err := l.under.enter(ctx, k.address, func() int {
+	address, err := l.under.enter(ctx, k.under, func() int {
 		return min(l.max.AddressFailures-l.addresses.Count(k.address), l.max.NetworkFailures-l.networks.Count(k.network))
 	})
 	if err != nil {

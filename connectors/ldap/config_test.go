@@ -53,7 +53,7 @@ func TestProblems(t *testing.T) {
 		"filter without place": {func(c *Config) { c.UserFilter = "(uid=alice)" }, []string{"UserFilter ldap.user_filter"}},
 		"filter unbalanced":    {func(c *Config) { c.UserFilter = "(&(uid=%s)" }, []string{"UserFilter ldap.user_filter"}},
 		"group filter":         {func(c *Config) { c.Groups.Filter = "(objectClass=group)" }, []string{"Groups.Filter ldap.groups_filter"}},
-		"groups":               {func(c *Config) { c.Groups = Groups{"ou=groups,dc=example,dc=com", "(member=%s)", "cn", true} }, nil},
+		"groups":               {func(c *Config) { c.Groups = Groups{"ou=groups,dc=example,dc=com", "(member=%s)", "cn", new(true)} }, nil},
 		"groups base":          {func(c *Config) { c.Groups.BaseDN = "groups" }, []string{"Groups.BaseDN ldap.groups_base_dn"}},
 		"every attribute":      {func(c *Config) { c.Attributes.Email = "*" }, []string{"Attributes.Email ldap.attribute"}},
 		"attribute injection":  {func(c *Config) { c.Groups.Name = "cn=x)(cn" }, []string{"Groups.Name ldap.attribute"}},

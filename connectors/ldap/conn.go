@@ -2,12 +2,8 @@ package ldap
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
-	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +18,7 @@ const (
 	bindLimit   = 10 * time.Second
 	searchLimit = 10 * time.Second
 	healthLimit = 2 * time.Second
+	queueLimit  = 5 * time.Second
 	totalLimit  = 30 * time.Second
 	maxAnswer   = 16 << 20 // bytes of one answer
 )
@@ -31,6 +28,7 @@ const (
 func init() { ber.MaxPacketLengthBytes = maxAnswer }
 
 var (
+	errTooMany  = errors.New("more entries than anybody uses")
 	errTooLarge = errors.New("the answer is too large")
 	errNoTLS    = errors.New("the directory has no StartTLS")
 	errInClear  = errors.New("the connection is not encrypted")
@@ -56,6 +54,7 @@ func (w *wire) Read(b []byte) (int, error) {
 type conn struct {
 	ldap      *goldap.Conn
 	wire      *wire
+	server    *server
 	encrypted bool
 	broken    bool
 	opened    time.Time
@@ -135,6 +134,36 @@ func (c *conn) search(ctx context.Context, base string, scope, sizeLimit int, fi
 	return res, err
 }
 
+// stream asks for what may be much. At more than max entries it gives up with
+// errTooMany: some directories send a million whatever they were asked for.
+func (c *conn) stream(ctx context.Context, base string, max int, filter string, attrs []string, controls ...goldap.Control) (*goldap.SearchResult, error) {
+	req := goldap.NewSearchRequest(base, goldap.ScopeWholeSubtree, goldap.NeverDerefAliases, 0, int(searchLimit/time.Second), false, filter, attrs, controls)
+	res := &goldap.SearchResult{}
+	err := c.run(ctx, searchLimit, func(l *goldap.Conn) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // ends the library's goroutine
+		r := l.SearchAsync(ctx, req, 64)
+		for r.Next() {
+			if e := r.Entry(); e != nil {
+				if res.Entries = append(res.Entries, e); len(res.Entries) > max {
+					return errTooMany
+				}
+			}
+			res.Controls = append(res.Controls, r.Controls()...)
+		}
+		if err := r.Err(); err != nil {
+			return err
+		}
+		// The library also ends in silence on a connection that is going down,
+		// which must not count as an answer of nothing.
+		if l.IsClosing() || l.GetLastError() != nil {
+			return goldap.NewError(goldap.ErrorNetwork, errors.New("the connection ended"))
+		}
+		return nil
+	})
+	return res, err
+}
+
 // healthy asks for nothing, and takes every answer.
 func (c *conn) healthy(ctx context.Context) bool {
 	if c.broken || c.ldap.IsClosing() {
@@ -146,84 +175,4 @@ func (c *conn) healthy(ctx context.Context) bool {
 		return err
 	})
 	return err == nil || answered(err)
-}
-
-// dialer makes connections that are encrypted as the configuration wants.
-type dialer struct {
-	cfg   *Config
-	tls   *tls.Config
-	clear func() // told when passwords go unencrypted
-}
-
-func newDialer(cfg *Config, inClear func()) (*dialer, error) {
-	roots, err := cfg.roots()
-	if err != nil {
-		return nil, err
-	}
-	return &dialer{
-		cfg: cfg, clear: sync.OnceFunc(inClear),
-		tls: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cfg.Host, RootCAs: roots},
-	}, nil
-}
-
-// open makes a connection that nobody is bound on.
-func (d *dialer) open(ctx context.Context) (*conn, error) {
-	c, err := d.connect(ctx, true)
-	if errors.Is(err, errNoTLS) && d.cfg.AllowPlaintext && !d.cfg.StartTLS {
-		// Only a directory that says that it has no StartTLS is spoken to in
-		// clear: a failed handshake is never a reason. The library ends the old
-		// connection's reader with the refusal, so that it takes a new one.
-		d.clear()
-		c, err = d.connect(ctx, false)
-	}
-	switch {
-	case err == nil:
-		return c, nil
-	case errors.Is(err, errNoTLS):
-		return nil, unavailable("the directory offers no StartTLS and nothing is sent in clear: set use_ssl: true with its port (636), or allow_plaintext: true to send passwords unencrypted", err)
-	}
-	return nil, unavailable("connect to "+d.address(), err)
-}
-
-func (d *dialer) address() string { return net.JoinHostPort(d.cfg.Host, strconv.Itoa(d.cfg.Port)) }
-
-func (d *dialer) connect(ctx context.Context, encrypt bool) (*conn, error) {
-	raw, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "tcp", d.address())
-	if err != nil {
-		return nil, err
-	}
-	w := &wire{Conn: raw}
-	w.left.Store(maxAnswer)
-	c := &conn{wire: w, opened: time.Now()}
-	if d.cfg.UseSSL {
-		t := tls.Client(w, d.tls)
-		ctx, cancel := context.WithTimeout(ctx, tlsLimit)
-		defer cancel()
-		if err := t.HandshakeContext(ctx); err != nil {
-			_ = raw.Close()
-			return nil, fmt.Errorf("TLS: %w", err)
-		}
-		c.ldap, c.encrypted = goldap.NewConn(t, true), true
-	} else {
-		c.ldap = goldap.NewConn(w, false)
-	}
-	// A second bound beside the wire's deadlines, in the library's own terms.
-	c.ldap.SetTimeout(searchLimit + bindLimit)
-	c.ldap.Start()
-	if c.encrypted || !encrypt {
-		return c, nil
-	}
-	err = c.run(ctx, tlsLimit, func(l *goldap.Conn) error { return l.StartTLS(d.tls) })
-	if err == nil {
-		if state, ok := c.ldap.TLSConnectionState(); ok && state.HandshakeComplete {
-			c.encrypted = true
-			return c, nil
-		}
-		err = errInClear
-	}
-	c.close()
-	if answered(err) {
-		return nil, fmt.Errorf("%w: %w", errNoTLS, err)
-	}
-	return nil, err
 }

@@ -44,6 +44,9 @@ type entry struct {
 func (c *Connector) attributes() []string {
 	out := []string{entryUUID, objectGUID, "memberOf"}
 	out = append(out, stateAttributes...)
+	if c.cfg.isAD() {
+		out = append(out, primaryGroupID, objectSID, passwordEnds)
+	}
 	for _, a := range []string{c.cfg.Attributes.Username, c.cfg.Attributes.Email, c.cfg.Attributes.DisplayName} {
 		if !slices.ContainsFunc(out, func(b string) bool { return strings.EqualFold(a, b) }) {
 			out = append(out, a)

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
@@ -39,6 +40,8 @@ type object struct {
 	code     int    // result of a bind; 0 compares the password
 	diag     string // diagnostic of a refused bind
 	policy   int    // error of the password policy control, -1: none
+	control  string // the whole value of that control, instead
+	sid      string
 }
 
 // directory is a small LDAP server: bind, search with filters and paging,
@@ -53,9 +56,10 @@ type directory struct {
 	objects  []object
 	startTLS int // result of StartTLS; 0 works
 	ldaps    bool
-	hang     bool // answer nothing but StartTLS
-	search   int  // result of each search but the health check's, if not 0
-	drop     int  // that many searches end the connection
+	hang     bool   // answer nothing but StartTLS
+	search   int    // result of each search but the health check's, if not 0
+	drop     int    // that many searches end the connection
+	flood    string // searches whose filter has this get entries without end
 	opened   int
 	open     map[net.Conn]bool
 	binds    []bind
@@ -186,7 +190,7 @@ func (d *directory) serve(nc net.Conn, n int) {
 			return reply(conn, id, r, controls...)
 		}
 		d.mu.Lock()
-		hang, startTLS, searchCode := d.hang, d.startTLS, d.search
+		hang, startTLS, searchCode, flood := d.hang, d.startTLS, d.search, d.flood
 		d.mu.Unlock()
 		switch op.Tag {
 		case goldap.ApplicationExtendedRequest:
@@ -207,8 +211,8 @@ func (d *directory) serve(nc net.Conn, n int) {
 			d.set(func() { d.binds = append(d.binds, bind{dn, password, encrypted, n}) })
 			code, diag, policy := d.bind(dn, password)
 			var controls []*ber.Packet
-			if policy >= 0 {
-				controls = append(controls, control(goldap.ControlTypeBeheraPasswordPolicy, string([]byte{0x30, 3, 0x81, 1, byte(policy)})))
+			if policy != "" {
+				controls = append(controls, control(goldap.ControlTypeBeheraPasswordPolicy, policy))
 			}
 			send(goldap.ApplicationBindResponse, code, diag, controls...)
 		case goldap.ApplicationSearchRequest:
@@ -230,25 +234,34 @@ func (d *directory) serve(nc net.Conn, n int) {
 				send(goldap.ApplicationSearchResultDone, searchCode, "server text about cn=secret")
 				continue
 			}
+			if text, _ := goldap.DecompileFilter(op.Children[6]); flood != "" && strings.Contains(text, flood) {
+				for i := 0; entryReply(conn, p, fmt.Sprintf("cn=g%d,dc=example,dc=com", i), attrs{"cn": {"x"}, "uid": {"x"}}); i++ {
+				}
+				return
+			}
 			d.find(conn, p, base, send)
 		}
 	}
 }
 
-func (d *directory) bind(dn, password string) (code int, diag string, policy int) {
+func (d *directory) bind(dn, password string) (code int, diag, policy string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, o := range d.objects {
 		if sameDN(o.dn, dn) && o.password != "" {
+			policy = o.control
+			if o.policy >= 0 {
+				policy = string([]byte{0x30, 3, 0x81, 1, byte(o.policy)})
+			}
 			if o.code != 0 {
-				return o.code, o.diag, o.policy
+				return o.code, o.diag, policy
 			}
 			if o.password == password {
-				return 0, "", o.policy
+				return 0, "", policy
 			}
 		}
 	}
-	return goldap.LDAPResultInvalidCredentials, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 52e, v2580", -1
+	return goldap.LDAPResultInvalidCredentials, "80090308: LdapErr: DSID-0C09044E, comment: AcceptSecurityContext error, data 52e, v2580", ""
 }
 
 // find answers a search, in pages where pages are wanted.
@@ -262,9 +275,9 @@ func (d *directory) find(conn net.Conn, p *ber.Packet, base string, send func(be
 	for _, o := range d.objects {
 		under := strings.HasSuffix(strings.ToLower(o.dn), strings.ToLower(base))
 		if scope == goldap.ScopeBaseObject {
-			under = sameDN(o.dn, base)
+			under = sameDN(o.dn, base) || base == "<SID="+o.sid+">"
 		}
-		if under && matches(op.Children[6], o) {
+		if under && matches(op.Children[6], o, d.objects) {
 			hits = append(hits, o)
 		}
 	}
@@ -291,26 +304,7 @@ func (d *directory) find(conn net.Conn, p *ber.Packet, base string, send func(be
 		end, code = start+limit, goldap.LDAPResultSizeLimitExceeded
 	}
 	for _, o := range hits[start:end] {
-		r := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationSearchResultEntry, nil, "")
-		r.AppendChild(octets(o.dn))
-		list := ber.NewSequence("")
-		for _, want := range op.Children[7].Children {
-			for name, values := range o.attrs {
-				if !strings.EqualFold(name, want.Data.String()) {
-					continue
-				}
-				a := ber.NewSequence("")
-				a.AppendChild(octets(name))
-				set := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSet, nil, "")
-				for _, v := range values {
-					set.AppendChild(octets(v))
-				}
-				a.AppendChild(set)
-				list.AppendChild(a)
-			}
-		}
-		r.AppendChild(list)
-		reply(conn, p.Children[0], r)
+		entryReply(conn, p, o.dn, o.attrs)
 	}
 	if paged {
 		value := ber.NewSequence("")
@@ -320,6 +314,30 @@ func (d *directory) find(conn net.Conn, p *ber.Packet, base string, send func(be
 		return
 	}
 	send(goldap.ApplicationSearchResultDone, code, "")
+}
+
+// entryReply sends one entry of a search's answer.
+func entryReply(conn net.Conn, p *ber.Packet, dn string, of attrs) bool {
+	r := ber.Encode(ber.ClassApplication, ber.TypeConstructed, goldap.ApplicationSearchResultEntry, nil, "")
+	r.AppendChild(octets(dn))
+	list := ber.NewSequence("")
+	for _, want := range p.Children[1].Children[7].Children {
+		for name, values := range of {
+			if !strings.EqualFold(name, want.Data.String()) {
+				continue
+			}
+			a := ber.NewSequence("")
+			a.AppendChild(octets(name))
+			set := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSet, nil, "")
+			for _, v := range values {
+				set.AppendChild(octets(v))
+			}
+			a.AppendChild(set)
+			list.AppendChild(a)
+		}
+	}
+	r.AppendChild(list)
+	return reply(conn, p.Children[0], r)
 }
 
 func reply(conn net.Conn, id, op *ber.Packet, controls ...*ber.Packet) bool {
@@ -346,51 +364,4 @@ func control(oid, value string) *ber.Packet {
 	c.AppendChild(octets(oid))
 	c.AppendChild(octets(value))
 	return c
-}
-
-func sameDN(a, b string) bool {
-	x, err1 := dnKey(a)
-	y, err2 := dnKey(b)
-	return err1 == nil && err2 == nil && x == y
-}
-
-// matches evaluates a filter.
-func matches(f *ber.Packet, o object) bool {
-	values := func(attr string) []string {
-		for name, vs := range o.attrs {
-			if strings.EqualFold(name, attr) {
-				return vs
-			}
-		}
-		return nil
-	}
-	switch f.Tag {
-	case goldap.FilterAnd:
-		for _, c := range f.Children {
-			if !matches(c, o) {
-				return false
-			}
-		}
-		return true
-	case goldap.FilterOr:
-		for _, c := range f.Children {
-			if matches(c, o) {
-				return true
-			}
-		}
-		return false
-	case goldap.FilterNot:
-		return !matches(f.Children[0], o)
-	case goldap.FilterPresent:
-		name := f.Data.String()
-		return strings.EqualFold(name, "objectClass") || len(values(name)) > 0
-	case goldap.FilterEqualityMatch:
-		want := f.Children[1].Data.String()
-		for _, v := range values(f.Children[0].Data.String()) {
-			if strings.EqualFold(v, want) || strings.Contains(v, "=") && sameDN(v, want) {
-				return true
-			}
-		}
-	}
-	return false
 }

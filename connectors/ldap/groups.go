@@ -32,12 +32,18 @@ type group struct {
 func (c *Connector) groupsOf(ctx context.Context, e *entry) ([]string, error) {
 	var found map[string]group
 	var err error
-	if c.cfg.Groups.search() {
+	switch {
+	case c.cfg.chained():
+		err = c.pool.do(ctx, func(cn *conn) error {
+			found, err = c.chain(ctx, cn, e)
+			return err
+		})
+	case c.cfg.Groups.search():
 		err = c.pool.do(ctx, func(cn *conn) error {
 			found, err = c.walk(ctx, cn, e)
 			return err
 		})
-	} else {
+	default:
 		found, err = c.memberOf(e)
 	}
 	if err != nil {
@@ -122,7 +128,7 @@ func (c *Connector) walk(ctx context.Context, cn *conn, e *entry) (map[string]gr
 				next = append(next, g.dn)
 			}
 		}
-		if !c.cfg.Groups.Nested {
+		if !c.cfg.Groups.nested() {
 			break
 		}
 		members = next
@@ -166,6 +172,13 @@ func (c *Connector) group(raw *goldap.Entry) (group, error) {
 // memberOf reads the groups off the entry. Their names are the first part of
 // their DNs: the groups themselves are not read.
 func (c *Connector) memberOf(e *entry) (map[string]group, error) {
+	for _, a := range e.raw.Attributes {
+		// Active Directory gives long lists in parts, under another name: what is
+		// only a part must not be taken for all, and the rest for no member.
+		if name, option, ok := strings.Cut(a.Name, ";"); ok && strings.EqualFold(name, "memberOf") && strings.HasPrefix(strings.ToLower(option), "range=") {
+			return nil, fmt.Errorf("ldap: the directory lists memberOf in parts; set groups.nested or preset: active_directory to search for groups: %w", errTooManyGroups)
+		}
+	}
 	if len(e.memberOf) > maxGroups {
 		return nil, errTooManyGroups
 	}
@@ -195,7 +208,10 @@ func (c *Connector) namesakes(ctx context.Context, cn *conn, dns map[string]map[
 		names = append(names, n)
 	}
 	anyGroup := "(|(member=*)(uniqueMember=*))"
-	if c.cfg.Groups.search() {
+	switch {
+	case c.cfg.chained():
+		anyGroup = adAnyGroup
+	case c.cfg.Groups.search():
 		anyGroup = c.groups.anybody
 	}
 	for chunk := range slices.Chunk(names, batch) {
@@ -247,14 +263,14 @@ func (c *Connector) pages(ctx context.Context, cn *conn, filter string, attrs []
 	}
 	var out []*goldap.Entry
 	for {
-		res, err := cn.search(ctx, c.base(), goldap.ScopeWholeSubtree, 0, filter, attrs, controls...)
+		res, err := cn.stream(ctx, c.base(), limit-len(out), filter, attrs, controls...)
+		if errors.Is(err, errTooMany) {
+			return nil, errTooManyGroups
+		}
 		if err != nil {
 			return nil, unavailable("search for groups", err)
 		}
-		if out = append(out, res.Entries...); len(out) > limit {
-			cn.broken = true // the directory still holds the next page
-			return nil, errTooManyGroups
-		}
+		out = append(out, res.Entries...)
 		answer, ok := goldap.FindControl(res.Controls, goldap.ControlTypePaging).(*goldap.ControlPaging)
 		if !ok || len(answer.Cookie) == 0 {
 			return out, nil

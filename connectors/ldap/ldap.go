@@ -19,13 +19,16 @@ type Connector struct {
 	id     string
 	cfg    Config
 	user   template
+	names  adNames // instead of user, where the preset's are not replaced
 	groups template
-	pool   *pool
-	dial   *dialer
-	binds  chan struct{} // bounds the binds of people at one time
-	page   atomic.Int32  // the index in pageSizes that the directory allows
-	log    *slog.Logger
-	now    func() time.Time
+	// dnsDomain is the domain of base_dn.
+	dnsDomain string
+	pool      *pool
+	dial      *dialer
+	binds     chan struct{} // bounds the binds of people at one time
+	page      atomic.Int32  // the index in pageSizes that the directory allows
+	log       *slog.Logger
+	now       func() time.Time
 }
 
 // Open makes the connector. The directory is asked for the first time by Check
@@ -45,20 +48,19 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 		c.now = time.Now
 	}
 	var err error
-	if c.user, err = parseTemplate(cfg.UserFilter, "%s"); err != nil {
-		return nil, err
+	if cfg.UserFilter == "" {
+		c.names, err = newADNames()
+	} else {
+		c.user, err = parseTemplate(cfg.UserFilter, "%s")
 	}
-	filter := cfg.Groups.Filter
-	if filter == "" {
-		filter = defaultGroupFilter
-	}
-	if c.groups, err = parseTemplate(filter, "%s", "%u"); err != nil {
-		return nil, err
-	}
-	c.dial, err = newDialer(&c.cfg, func() {
-		c.log.Warn("ldap: the directory has no StartTLS; passwords travel unencrypted because of allow_plaintext", "connector", c.id)
-	})
 	if err != nil {
+		return nil, err
+	}
+	c.dnsDomain = dnsDomain(cfg.BaseDN)
+	if c.groups, err = parseTemplate(cfg.groupFilter(), "%s", "%u"); err != nil {
+		return nil, err
+	}
+	if c.dial, err = newDialer(&c.cfg, c.id, c.log); err != nil {
 		return nil, err
 	}
 	c.pool = newPool(c.dial, &c.cfg)
@@ -75,10 +77,11 @@ func (c *Connector) Close() error {
 func (c *Connector) ResetURL() string { return c.cfg.ResetURL }
 
 // Check connects as the service account and looks at the places where people
-// and groups are searched for.
+// and groups are searched for, and at every server of several.
 func (c *Connector) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, totalLimit)
 	defer cancel()
+	c.dial.look(ctx)
 	return c.pool.do(ctx, func(cn *conn) error {
 		for _, place := range []struct{ key, dn string }{{"base_dn", c.cfg.BaseDN}, {"groups.base_dn", c.cfg.Groups.BaseDN}} {
 			if place.dn == "" {
@@ -121,7 +124,8 @@ func (c *Connector) Authenticate(ctx context.Context, username, password string)
 	if !connectors.MayTry(ctx, e.subject) {
 		return none, connectors.ErrThrottled
 	}
-	if err := c.prove(ctx, e, password); err != nil {
+	policy, err := c.prove(ctx, e, password)
+	if err != nil {
 		return none, err
 	}
 	if e.fault != nil {
@@ -135,12 +139,13 @@ func (c *Connector) Authenticate(ctx context.Context, username, password string)
 		return none, err
 	}
 	id.AuthTime, id.AMR = c.now(), []string{"pwd"}
+	id.PasswordEnds, id.GraceLogins = c.passwordEnds(e, policy)
 	return id, nil
 }
 
 // find returns the one entry that goes by the name, or errNobody.
 func (c *Connector) find(ctx context.Context, username string) (*entry, error) {
-	filter, err := c.user.build(username)
+	filter, err := c.userFilter(username)
 	if err != nil {
 		return nil, errNobody
 	}
@@ -152,7 +157,8 @@ func (c *Connector) one(ctx context.Context, filter string) (e *entry, err error
 	err = c.pool.do(ctx, func(cn *conn) error {
 		res, err := cn.search(ctx, c.cfg.BaseDN, goldap.ScopeWholeSubtree, 2, filter, c.attributes())
 		switch {
-		case goldap.IsErrorWithCode(err, goldap.LDAPResultSizeLimitExceeded):
+		case goldap.IsErrorWithCode(err, goldap.LDAPResultSizeLimitExceeded), errors.Is(err, goldap.ErrSizeLimitExceeded):
+			// The latter of a directory that goes on beyond what was asked for.
 			c.log.Warn("ldap: a search for one person finds several entries; nobody can sign in with that name", "connector", c.id)
 			return errNobody
 		case err != nil:
@@ -174,32 +180,33 @@ func (c *Connector) one(ctx context.Context, filter string) (e *entry, err error
 	return e, err
 }
 
-// prove binds as the entry, once, on a connection that is closed afterwards.
-func (c *Connector) prove(ctx context.Context, e *entry, password string) error {
+// prove binds as the entry, once, on a connection that is closed afterwards, and
+// returns what the password policy said.
+func (c *Connector) prove(ctx context.Context, e *entry, password string) (ppolicy, error) {
 	res, err := c.bindAs(ctx, e.dn, password)
 	if notAsked(err) {
-		return err
+		return ppolicy{}, err
 	}
-	policy := policyError(res)
+	policy := policyOf(res)
 	switch {
-	case err == nil && policy == policyMustChange:
+	case err == nil && policy.fault == policyMustChange:
 		// The bind succeeds, and then allows nothing but a new password.
-		return c.refuse(codeMustChange, errors.New("password policy: change after reset"))
+		return policy, c.refuse(codeMustChange, errors.New("password policy: change after reset"))
 	case err == nil:
-		return nil
+		return policy, nil
 	case goldap.IsErrorAnyOf(err, refusedResults...):
 		data, code := adReason(err)
 		switch {
 		case code != "":
-		case policy == policyExpired && goldap.IsErrorWithCode(err, goldap.LDAPResultInvalidCredentials):
+		case policy.fault == policyExpired && goldap.IsErrorWithCode(err, goldap.LDAPResultInvalidCredentials):
 			code = codePasswordExpired
-		case policy == policyLocked:
+		case policy.fault == policyLocked:
 			code = codeLocked
 		}
 		c.log.Info("ldap: bind refused", "connector", c.id, "subject", e.subject, "data", data, "reason", code, "error", summary(err))
-		return c.refuse(code, err)
+		return policy, c.refuse(code, err)
 	}
-	return unavailable("bind", err)
+	return policy, unavailable("bind", err)
 }
 
 // pretend does for an unknown name what prove does for a wrong password.
@@ -217,38 +224,23 @@ func (c *Connector) pretend(ctx context.Context) error {
 // bindAs binds on a connection of its own. It fails with unavailable where no
 // bind was tried.
 func (c *Connector) bindAs(ctx context.Context, dn, password string) (*goldap.SimpleBindResult, error) {
-	select {
-	case c.binds <- struct{}{}:
-		defer func() { <-c.binds }()
-	case <-ctx.Done():
-		return nil, unavailable("too many sign-ins at once", ctx.Err())
+	leave, err := enter(ctx, c.binds)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	cn, err := c.dial.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer cn.close()
-	return cn.bind(ctx, &c.cfg, dn, password)
-}
-
-// Errors of the password policy control (draft-behera-ldap-password-policy).
-const (
-	policyNone       = -1
-	policyExpired    = 0
-	policyLocked     = 1
-	policyMustChange = 2
-)
-
-// policyError returns what the password policy control says, or policyNone.
-func policyError(res *goldap.SimpleBindResult) int {
-	if res == nil {
-		return policyNone
+	res, err := cn.bind(ctx, &c.cfg, dn, password)
+	if err != nil && ctx.Err() == nil {
+		// The next one is asked elsewhere. This one is not tried again: the
+		// directory may have counted it (docs/security.md LD-9).
+		c.pool.leave(cn, err)
 	}
-	p, ok := goldap.FindControl(res.Controls, goldap.ControlTypeBeheraPasswordPolicy).(*goldap.ControlBeheraPasswordPolicy)
-	if !ok {
-		return policyNone
-	}
-	return int(p.Error)
+	return res, err
 }
 
 // identity describes an entry whose password was right, or was before.
@@ -283,7 +275,7 @@ func (c *Connector) Renew(ctx context.Context, id connectors.Identity) (connecto
 	}
 	ctx, cancel := context.WithTimeout(ctx, totalLimit)
 	defer cancel()
-	e, err := c.one(ctx, "(&"+byID+c.user.anybody+")")
+	e, err := c.one(ctx, "(&"+byID+c.anybody()+")")
 	if errors.Is(err, errNobody) {
 		return none, &failure{what: "renew", kind: connectors.ErrNotAllowed, cause: err}
 	}

@@ -39,31 +39,46 @@ func newPool(d *dialer, cfg *Config) *pool {
 }
 
 // do runs f with a connection of the service account. Where an old connection
-// breaks in spite of its health, f runs once more with a new one, so it must
-// start afresh.
+// breaks in spite of its health, or a server of several gives no answer, f runs
+// once more with another one, so it must start afresh.
 func (p *pool) do(ctx context.Context, f func(*conn) error) error {
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return unavailable("too many searches at once", ctx.Err())
-	}
-	c, reused, err := p.get(ctx)
+	leave, err := enter(ctx, p.slots)
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	err = f(c)
-	// What was slow is not tried again: it would be slow again.
-	if again := err != nil && reused && c.broken && ctx.Err() == nil && time.Since(start) < healthLimit; again && errors.Is(err, connectors.ErrUnavailable) {
-		c.close()
-		if c, err = p.open(ctx); err != nil {
+	defer leave()
+	for tries := 1; ; tries++ {
+		c, reused, err := p.get(ctx)
+		if err != nil {
 			return err
 		}
+		start := time.Now()
 		err = f(c)
+		again := errors.Is(err, connectors.ErrUnavailable) && ctx.Err() == nil && tries <= len(p.dial.servers)
+		// What was slow is not tried again with the same server: it would be slow
+		// again.
+		if again && !(reused && c.broken && time.Since(start) < healthLimit) {
+			again = p.leave(c, err)
+		}
+		p.put(c)
+		if !again {
+			return err
+		}
 	}
-	p.put(c)
-	return err
+}
+
+// enter waits for a place, and not long: behind a directory that hangs a queue
+// would only grow. That there are many says nothing about the directory.
+func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
+	wait := time.NewTimer(queueLimit)
+	defer wait.Stop()
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	return nil, &failure{what: "too many at once", kind: connectors.ErrBusy, cause: ctx.Err()}
 }
 
 // get returns an idle connection that still answers, or a new one.
@@ -102,30 +117,54 @@ func (p *pool) open(ctx context.Context) (*conn, error) {
 	if refused != nil && time.Since(at) < refusedFor {
 		return nil, refused
 	}
-	c, err := p.dial.open(ctx)
-	if err != nil {
-		return nil, err
+	for {
+		c, err := p.dial.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		err = p.introduce(ctx, c)
+		if err == nil {
+			return c, nil
+		}
+		c.close()
+		if ctx.Err() != nil || !p.leave(c, err) {
+			return nil, err
+		}
 	}
+}
+
+// introduce binds a new connection as the service account.
+func (p *pool) introduce(ctx context.Context, c *conn) error {
 	// Also a connection that nobody uses any more ends in time.
 	c.expiry = time.AfterFunc(maxLifetime, func() { p.drop(func(d *conn) bool { return d == c }) })
 	if p.cfg.BindDN == "" {
-		return c, nil
+		return nil
 	}
 	if _, err := c.bind(ctx, p.cfg, p.cfg.BindDN, p.cfg.BindPassword.Reveal()); err != nil {
-		c.close()
 		if !goldap.IsErrorAnyOf(err, refusedResults...) {
-			return nil, unavailable("bind of the service account", err)
+			return unavailable("bind of the service account", err)
 		}
 		err = unavailable("the directory refuses bind_dn and bind_password", err)
 		p.mu.Lock()
 		p.refused, p.refusedAt = err, time.Now()
 		p.mu.Unlock()
-		return nil, err
+		return err
 	}
 	p.mu.Lock()
 	p.refused = nil
 	p.mu.Unlock()
-	return c, nil
+	return nil
+}
+
+// leave sets the server of a connection aside if that did not answer, and
+// reports whether to ask another one.
+func (p *pool) leave(c *conn, err error) bool {
+	if !c.broken && !overloaded(err) || !p.dial.failed(c.server, err) {
+		return false
+	}
+	c.broken = true
+	p.drop(func(d *conn) bool { return d.server == c.server })
+	return true
 }
 
 // put keeps a connection for the next search, for the rest of its life.

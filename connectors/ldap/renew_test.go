@@ -93,7 +93,7 @@ func TestGroups(t *testing.T) {
 		"memberOf":    {Groups{}, []string{"developers", "Über, Team"}},
 		"memberOf dn": {Groups{Name: "dn"}, []string{"CN=Über\\, Team,OU=groups,DC=example,DC=com", dnOf("developers")}},
 		"direct":      {Groups{BaseDN: "ou=groups,dc=example,dc=com"}, []string{"developers", "loop-a", "unix"}},
-		"nested":      {Groups{Nested: true}, []string{"developers", "engineering", "loop-a", "loop-b", "staff", "unix"}},
+		"nested":      {Groups{Nested: new(true)}, []string{"developers", "engineering", "loop-a", "loop-b", "staff", "unix"}},
 		"by dn": {Groups{BaseDN: "ou=groups,dc=example,dc=com", Name: "dn", Filter: "(member=%s)"},
 			[]string{dnOf("admins"), dnOf("developers"), dnOf("loop-a")}},
 		"own filter": {Groups{Filter: "(memberUid=%u)"}, []string{"unix"}},
@@ -150,7 +150,7 @@ func TestNestedTooDeep(t *testing.T) {
 	for i := 1; i < 30; i++ {
 		objects = append(objects, groupOf(fmt.Sprintf("g%02d", i), dnOf(fmt.Sprintf("g%02d", i-1))))
 	}
-	c := newDirectory(t, objects...).connector(func(cfg *Config) { cfg.Groups.Nested = true })
+	c := newDirectory(t, objects...).connector(func(cfg *Config) { cfg.Groups.Nested = new(true) })
 	id, err := c.Authenticate(t.Context(), "alice", "alice-secret")
 	if err != nil || len(id.Groups) != maxDepth {
 		t.Errorf("%d groups, %v", len(id.Groups), err)

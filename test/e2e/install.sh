@@ -14,6 +14,9 @@ need() { # COMMAND-OR-FILE PACKAGE...
 need redis-server redis-server redis-tools
 need slapd slapd ldap-utils
 need ldapadd ldap-utils
+need samba samba samba-dsdb-modules samba-vfs-modules winbind
+need /usr/share/samba/setup/provision.ldif samba-ad-provision
+need socat socat
 need openssl openssl
 need curl curl
 need chromium chromium

@@ -158,8 +158,8 @@ func TestLDAPGroups(t *testing.T) {
 		want   []string
 	}{
 		"direct":   {ldap.Groups{BaseDN: groups}, "alice", []string{berlin, "developers", "unix-users"}},
-		"nested":   {ldap.Groups{BaseDN: groups, Nested: true}, "alice", []string{berlin, "developers", "engineering", "staff", "unix-users"}},
-		"circle":   {ldap.Groups{Nested: true}, "bob", []string{"developers", "engineering", "loop-a", "loop-b", "staff", "unix-users"}},
+		"nested":   {ldap.Groups{BaseDN: groups, Nested: new(true)}, "alice", []string{berlin, "developers", "engineering", "staff", "unix-users"}},
+		"circle":   {ldap.Groups{Nested: new(true)}, "bob", []string{"developers", "engineering", "loop-a", "loop-b", "staff", "unix-users"}},
 		"memberOf": {ldap.Groups{}, "alice", []string{berlin, "developers"}},
 		"comma":    {ldap.Groups{}, "comma", []string{"developers"}},
 		"Chinese":  {ldap.Groups{BaseDN: groups, Filter: "(member=%s)"}, "zhangwei", []string{"developers"}},
@@ -176,7 +176,7 @@ func TestLDAPGroups(t *testing.T) {
 	// pages are allowed, whole or not at all.
 	for who, fits := range map[string]bool{"PAGED": true, "NOPAGE": false} {
 		c := s.connector(t, func(c *ldap.Config) {
-			c.BindDN, c.BindPassword, c.Groups.Nested = s["LDAP_"+who+"_DN"], redact.String(s["LDAP_"+who+"_PASSWORD"]), true
+			c.BindDN, c.BindPassword, c.Groups.Nested = s["LDAP_"+who+"_DN"], redact.String(s["LDAP_"+who+"_PASSWORD"]), new(true)
 		})
 		if id, err := c.Authenticate(t.Context(), "u00001", "bulk-secret"); err != nil || !slices.Equal(id.Groups, []string{"bulk"}) {
 			t.Errorf("%s: %q, %v", who, id.Groups, err)
@@ -187,7 +187,7 @@ func TestLDAPGroups(t *testing.T) {
 		}
 	}
 	// Another group of the name: neither counts, by DN both would.
-	c := s.connector(t, func(cfg *ldap.Config) { cfg.Groups.Nested = true })
+	c := s.connector(t, func(cfg *ldap.Config) { cfg.Groups.Nested = new(true) })
 	s.modify(t, "dn: ou=mine,ou=groups,dc=example,dc=com\nchangetype: add\nobjectClass: organizationalUnit\nou: mine\n\n"+
 		"dn: cn=Staff,ou=mine,ou=groups,dc=example,dc=com\nchangetype: add\nobjectClass: groupOfNames\ncn: Staff\nmember: uid=carol,ou=people,dc=example,dc=com\n")
 	for _, login := range []string{"alice", "carol"} {

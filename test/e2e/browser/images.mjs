@@ -1,5 +1,5 @@
-// images.mjs ISSUER FOLDER readme|china: signin.png and portal.png in English, or signin-zh.png and refused-zh.png in Chinese;
-// light, 1280 wide.
+// images.mjs ISSUER FOLDER readme|china|directory: signin.png and portal.png in English, signin-zh.png and refused-zh.png in
+// Chinese, or directory.png, what somebody with an expired password reads; light, 1280 wide.
 import path from 'node:path';
 import { open } from './browser.mjs';
 
@@ -29,5 +29,14 @@ async function china() {
   await page.setViewportSize({ width: 1280, height: 560 });
   await shot('refused-zh.png');
 }
-await (what === 'china' ? china() : readme());
+async function directory() {
+  await page.goto(`${issuer}/signin/ldap`);
+  await page.fill('#username', 'expired');
+  await page.fill('#password', 'expired-secret');
+  await page.locator('form:has(#password) button:not([type=button])').click();
+  await page.getByText('Your password has expired').waitFor();
+  await page.evaluate(() => document.activeElement.blur());
+  await shot('directory.png');
+}
+await { readme, china, directory }[what]();
 await browser.close();
