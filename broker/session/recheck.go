@@ -17,6 +17,7 @@ const (
 	rechecksAtOnce = 8    // of one connector
 	rechecksQueued = 4096 // of one connector; beyond, the next use asks again
 	recheckTimeout = 30 * time.Second
+	renewalWrite   = 5 * time.Second
 	recheckWait    = 10 * time.Second // a refresh waits for the answer at most this long; then it is an outage
 	recheckAgain   = 30 * time.Second // a session asks at most this often
 )
@@ -130,6 +131,19 @@ func (m *Manager) renew(ctx context.Context, r Renewal) (_ Renewal, over bool, e
 		return r, false, nil
 	}
 	fresh, err := m.renewer.Renew(held, r)
+	// The upstream's new token is written before its answer is used, and also when
+	// that answer is none: a rotating upstream ends everything at a second use of
+	// the old one (UP-9). No time limit of ours gets between the two.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewalWrite)
+	defer cancel()
+	write := func(change func(v *Renewal)) (Renewal, error) {
+		return m.renewals.Update(wctx, r.ID, func(v *Renewal) error {
+			if bytes.Equal(v.State, r.State) { // else a sign-in has replaced it
+				change(v)
+			}
+			return nil
+		})
+	}
 	switch {
 	case errors.Is(err, connectors.ErrNotAllowed):
 		if now, err := m.renewals.Get(held, r.ID); err == nil && !bytes.Equal(now.State, r.State) {
@@ -137,20 +151,18 @@ func (m *Manager) renew(ctx context.Context, r Renewal) (_ Renewal, over bool, e
 		}
 		return r, true, nil
 	case err != nil:
+		if fresh.State != nil && !bytes.Equal(fresh.State, r.State) {
+			if _, werr := write(func(v *Renewal) { v.State = fresh.State }); werr != nil {
+				return r, false, fmt.Errorf("write renewal: %w", werr)
+			}
+		}
 		if m.cfg.Now().Sub(r.Proved) >= m.cfg.Limits.RecheckGrace {
 			return r, true, nil
 		}
 		m.cfg.Log.Warn("session: the connector could not vouch again; kept for now", "connector", r.Connector, "err", err)
 		return r, false, err
 	}
-	// The upstream's new token is written before its answer is used: a rotating
-	// upstream ends everything at a second use of the old one (UP-9).
-	out, err := m.renewals.Update(ctx, r.ID, func(v *Renewal) error {
-		if bytes.Equal(v.State, r.State) { // else a sign-in has replaced it
-			v.State, v.Groups, v.Proved = fresh.State, fresh.Groups, m.cfg.Now()
-		}
-		return nil
-	})
+	out, err := write(func(v *Renewal) { v.State, v.Groups, v.Proved = fresh.State, fresh.Groups, m.cfg.Now() })
 	if err != nil {
 		return r, false, fmt.Errorf("write renewal: %w", err)
 	}

@@ -38,6 +38,9 @@ func (d *Door) Renew(ctx context.Context, r session.Renewal) (session.Renewal, e
 	}
 	id, err := rn.Renew(ctx, connectors.Identity{Connector: r.Connector, Subject: r.Subject, Renewal: r.State})
 	if err != nil {
+		if id.Renewal != nil { // the upstream takes the old one no more
+			r.State = id.Renewal
+		}
 		return r, err
 	}
 	if id.Subject != r.Subject {
