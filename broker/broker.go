@@ -313,6 +313,18 @@ func (b *Broker) openConnectors() ([]signin.Method, error) {
 	return out, nil
 }
 
+// mapping compiles an expression over an upstream's claims, for a plug-in that
+// sees no policy.
+func mapping(source string) (connectors.Mapping, error) {
+	e, err := policy.Compile(policy.AtMapping, policy.Any, source)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, claims map[string]any) (any, error) {
+		return e.Value(ctx, policy.Input{Claims: claims})
+	}, nil
+}
+
 // startDemo listens for the demo upstream, unless it runs elsewhere.
 func (b *Broker) startDemo() error {
 	for _, r := range b.cfg.Routes {

@@ -30,9 +30,9 @@ import (
 func Types() []connectors.Type {
 	return []connectors.Type{
 		connectors.Define("github", github.Open),
-		connectors.Reserve[google.Config]("google"),
-		connectors.Reserve[gitlab.Config]("gitlab"),
-		connectors.Reserve[oidc.Config]("oidc"),
+		connectors.Define("google", google.Open),
+		connectors.Define("gitlab", gitlab.Open),
+		connectors.Define("oidc", oidc.Open),
 		connectors.Define("saml", saml.Open),
 		connectors.Define("dingtalk", dingtalk.Open),
 		connectors.Define("wecom", wecom.Open),

@@ -14,7 +14,7 @@ import (
 // env is what a connector gets from us.
 func (b *Broker) env(id string) connectors.Env {
 	return connectors.Env{
-		ID: id, URL: b.cfg.Issuer + "/auth/" + id, Log: b.log.With("connector", id), Now: b.now, HTTPUpTo: b.outgoing,
+		ID: id, URL: b.cfg.Issuer + "/auth/" + id, Log: b.log.With("connector", id), Now: b.now, Mapping: mapping, HTTPUpTo: b.outgoing,
 		HTTP: func(proxy, caFile string, trusted ...string) (*http.Client, error) {
 			return b.outgoing(0, proxy, caFile, trusted...)
 		},

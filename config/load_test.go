@@ -67,10 +67,10 @@ func TestRequirementsLoad(t *testing.T) {
 	for _, k := range cfg.Connectors {
 		ids = append(ids, fmt.Sprintf("%s %s %v", k.ID, k.Name, k.Served))
 	}
-	if want := []string{"github GitHub true", "google Google false", "ldap LDAP true"}; !slices.Equal(ids, want) {
+	if want := []string{"github GitHub true", "google Google true", "ldap LDAP true"}; !slices.Equal(ids, want) {
 		t.Errorf("connectors %q", ids)
 	}
-	for _, key := range []string{"google", "dingtalk", "wechat", "slack", "s3", "oss", "sentry"} {
+	for _, key := range []string{"dingtalk", "wechat", "slack", "s3", "oss", "sentry"} {
 		want := key + ": accepted, not served by this version."
 		if !slices.ContainsFunc(findings, func(f config.Finding) bool {
 			return f.Text == want && f.Severity == config.SeverityNote && strings.HasPrefix(f.File, "testdata/requirements/") && f.Line > 0

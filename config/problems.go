@@ -10,6 +10,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/connectors"
 )
 
 // tidy puts findings in the order of the files and drops a complaint that a
@@ -93,7 +94,23 @@ func owners(c *Config, complain func(string, []problem.Problem)) {
 		if p, ok := k.Settings.(interface{ Problems() []problem.Problem }); ok {
 			complain(fmt.Sprintf("Connectors[%d]", i), p.Problems())
 		}
+		if e, ok := k.Settings.(interface {
+			Expressions() []connectors.Expression
+		}); ok {
+			complain(fmt.Sprintf("Connectors[%d]", i), mappingProblems(e.Expressions()))
+		}
 	}
+}
+
+// mappingProblems compiles what a plug-in, which sees no policy, cannot.
+func mappingProblems(all []connectors.Expression) []problem.Problem {
+	var ps []problem.Problem
+	for _, e := range all {
+		if _, err := policy.Compile(policy.AtMapping, policy.Any, e.Source); err != nil {
+			ps = append(ps, problem.Problem{Field: e.Field, Rule: "connector.claims", Text: err.Error(), Fix: "an expression over `claims`, for example claims.mail"})
+		}
+	}
+	return ps
 }
 
 func (k Connector) problems() []problem.Problem {

@@ -164,7 +164,9 @@ type TokenConnector interface {
 
 // Renewer vouches again for an identity without the person: the entry still
 // exists, the membership still holds. ErrNotAllowed ends the sessions,
-// ErrUnavailable keeps them for a while.
+// ErrUnavailable keeps them for a while. A Renewal that comes with ErrUnavailable
+// replaces the one that was given: an upstream that rotates its tokens takes the
+// old one no more (docs/security.md UP-9).
 type Renewer interface {
 	Renew(ctx context.Context, id Identity) (Identity, error)
 }
@@ -295,6 +297,8 @@ type Env struct {
 	// Dial opens TCP connections under the same rules, for LDAP.
 	Log *slog.Logger
 	Now func() time.Time
+	// Mapping compiles one of the operator's expressions (CEL) over `claims`.
+	Mapping func(source string) (Mapping, error)
 }
 
 // The uses of key pairs: separate keys, so that what is signed never helps to

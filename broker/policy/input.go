@@ -16,6 +16,8 @@ type Input struct {
 	Request  *Request
 	Route    *Route
 	Lease    *Lease
+	// Claims are what an upstream said, as it said it.
+	Claims map[string]any
 }
 
 // User is the person (or service) who asks.
@@ -78,6 +80,10 @@ func (in Input) vars(names []string) map[string]any {
 	for _, n := range names {
 		m := map[string]any{}
 		switch n {
+		case "claims":
+			if in.Claims != nil {
+				m = in.Claims
+			}
 		case "user":
 			if u := in.User; u != nil {
 				set(m, "id", u.ID)

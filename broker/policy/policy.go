@@ -26,6 +26,7 @@ const (
 	AtLease     Place = "lease"     // the allow of a route with lease: true
 	AtClaims    Place = "claims"    // a client's extra claims
 	AtStorage   Place = "storage"   // who may have bucket credentials
+	AtMapping   Place = "mapping"   // where a connector finds our values in the upstream's claims
 )
 
 // Kind is what an expression must come to.
@@ -46,6 +47,7 @@ var fields = map[string][]string{
 	"request":  {"method", "path", "host", "ip", "time"},
 	"route":    {"name", "host"},
 	"lease":    {"id", "owner", "node", "kind", "users", "groups"},
+	"claims":   nil, // whatever the upstream says
 }
 
 func variables(p Place) (map[string][]string, error) {
@@ -68,6 +70,8 @@ func variables(p Place) (map[string][]string, error) {
 		return vs, nil
 	case AtClaims, AtStorage:
 		return pick("user", "session", "client"), nil
+	case AtMapping:
+		return pick("claims"), nil
 	}
 	return nil, fmt.Errorf("there is no place %q for expressions", p)
 }
@@ -130,7 +134,7 @@ func Compile(place Place, kind Kind, source string) (*Expr, error) {
 		case ast.IdentKind:
 			n := x.AsIdent()
 			whole[n]++
-			if vars[n] != nil && !slices.Contains(e.names, n) {
+			if _, is := vars[n]; is && !slices.Contains(e.names, n) {
 				e.names = append(e.names, n)
 			}
 		case ast.SelectKind:
@@ -185,7 +189,7 @@ func sortedNames(vars map[string][]string) []string {
 
 func knownField(vars map[string][]string, name, field string) error {
 	known, ok := vars[name]
-	if !ok || slices.Contains(known, field) {
+	if !ok || known == nil || slices.Contains(known, field) {
 		return nil
 	}
 	return fmt.Errorf("%s has no %q here; it has %s", name, field, strings.Join(known, ", "))

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -146,13 +147,32 @@ func TestMatchesIsBounded(t *testing.T) {
 // error at the start.
 func TestVariablesOfPlaces(t *testing.T) {
 	sees := map[Place]string{AtConnector: "identity request", AtRoute: "user session client request route identity", AtLease: "user session client request route identity lease",
-		AtClaims: "user session client", AtStorage: "user session client"}
+		AtClaims: "user session client", AtStorage: "user session client", AtMapping: "claims"}
 	for place, names := range sees {
-		for _, name := range []string{"user", "session", "client", "request", "route", "identity", "lease"} {
+		for _, name := range []string{"user", "session", "client", "request", "route", "identity", "lease", "claims"} {
 			_, err := Compile(place, Bool, "size("+name+") > 0")
 			if want := slices.Contains(strings.Fields(names), name); (err == nil) != want {
 				t.Errorf("%s sees %s: %v", place, name, err)
 			}
+		}
+	}
+}
+
+// An upstream's claims have whatever members it sends; one that is not there is
+// an error, and has() asks before.
+func TestMappingValues(t *testing.T) {
+	claims := map[string]any{"roles": []any{"a", "b"}, "n": 7.0, "https://acme.example/upn": "jdoe", "deep": map[string]any{"x": "y"}}
+	for source, want := range map[string]any{
+		"claims.roles": []any{"a", "b"}, `claims["https://acme.example/upn"]`: "jdoe", "claims.deep.x": "y", `has(claims.mail) ? claims.mail : ""`: "", "claims.roles.exists(r, r == 'b')": true,
+		"claims.mail": nil,
+	} {
+		e, err := Compile(AtMapping, Any, source)
+		if err != nil {
+			t.Fatalf("%s: %v", source, err)
+		}
+		got, err := e.Value(t.Context(), Input{Claims: claims})
+		if (err != nil) != (want == nil) || want != nil && !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %#v, %v", source, got, err)
 		}
 	}
 }

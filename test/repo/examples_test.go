@@ -1,6 +1,12 @@
 package repo
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +17,32 @@ import (
 	"github.com/remotegpu/gatehouse/config"
 )
 
+// keyFiles writes a private key, and a Google service account with that key.
+func keyFiles(t *testing.T) (key, account string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	js, err := json.Marshal(map[string]string{"type": "service_account", "client_email": "a@b.example", "private_key": string(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	key, account = filepath.Join(dir, "key"), filepath.Join(dir, "account")
+	for name, content := range map[string][]byte{key: text, account: js} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return key, account
+}
+
 // Every YAML example of the pages loads: its secrets are files that are there, and
 // what it leaves out is put beside it.
 func TestExamplesLoad(t *testing.T) {
@@ -18,12 +50,15 @@ func TestExamplesLoad(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("a-secret-of-a-test"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	key, account := keyFiles(t)
 	count := 0
 	walk(t, ".md", func(path, text string) {
 		for _, m := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(text, -1) {
 			count++
-			yaml := regexp.MustCompile(`/run/secrets/\S+`).ReplaceAllString(m[1], secret)
-			yaml = regexp.MustCompile(`(ca_file|cert_file|key_file): [^\s,}]+`).ReplaceAllString(yaml, `$1: ""`)
+			yaml := regexp.MustCompile(`/run/secrets/[^\s,}]+\.pem`).ReplaceAllString(m[1], key)
+			yaml = regexp.MustCompile(`/run/secrets/[^\s,}]+\.json`).ReplaceAllString(yaml, account)
+			yaml = regexp.MustCompile(`/run/secrets/\S+`).ReplaceAllString(yaml, secret)
+			yaml = regexp.MustCompile(`\b(ca_file|cert_file|key_file): [^\s,}]+`).ReplaceAllString(yaml, `$1: ""`)
 			yaml = strings.ReplaceAll(yaml, "$argon2id$v=19$…", "$$argon2id$$v=19$$m=19456,t=2,p=1$$mrRp2ryD1oG1tkOpAvBCcw$$SZDW+Y2c1en3d0yfC2GKx8l70aDkabRHTSUlBCfJrHQ")
 			yaml = strings.ReplaceAll(yaml, "$$", "$")
 			rest := ""
