@@ -80,7 +80,8 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 	form("/signin", "signin e-mail", d.Email)
 	both("/signin/{connector}", "signin method", d.Method)
 	r.Handle("/auth/{connector}/callback", b.edge.Handle("callback", d.Callback))
-	r.Handle("/auth/{connector}/slo", b.edge.Handle("single logout", d.Logout)) // signed messages of the upstream's, cross-site by design
+	r.Method(http.MethodPost, "/auth/{connector}/backchannel-logout", b.edge.Handle("backchannel logout", d.BackchannelLogout)) // server to server
+	r.Handle("/auth/{connector}/slo", b.edge.Handle("single logout", d.Logout))                                                 // signed messages of the upstream's, cross-site by design
 	document("/auth/{connector}/metadata", "sp metadata", d.Describe)
 	page("/resume/{id}", "resume", d.Resume)
 	page("/invite/{token}", "invite", d.Invite)
