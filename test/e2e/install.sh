@@ -50,10 +50,10 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 command -v node >/dev/null || { echo "failed: Node.js 20 or newer is needed: apt-get install nodejs npm" >&2; exit 1; }
 
-# Browser driver and the certified relying party, from npm by their lock files.
+# Browser driver, the certified relying party and the certified provider, from npm by their lock files.
 mkdir -p .peers
 test/peers/browser/install.sh .peers/browser
-for peer in openid-client; do
+for peer in openid-client oidc-provider; do
   dir=.peers/$peer
   mkdir -p "$dir"
   sum=$(cat test/peers/$peer/package.json test/peers/$peer/package-lock.json | sha256sum | cut -c1-16)
