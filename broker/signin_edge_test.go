@@ -148,14 +148,14 @@ func TestStrangeRequests(t *testing.T) {
 func TestSignInPage(t *testing.T) {
 	t.Parallel()
 	gh := startGitHub(t)
-	h := start(t, gh.yaml("google: {client_id: a, client_secret: b}"))
+	h := start(t, gh.yaml("google: {client_id: a, client_secret: b, issuer: 'http://127.0.0.1:1'}"))
 	b := h.browser()
 	first := b.get("/signin")
-	if !strings.Contains(first.Body, "Continue with GitHub") || !strings.Contains(first.Body, "not available in this version") || strings.Contains(first.Body, "Last used") {
+	if !strings.Contains(first.Body, "Continue with GitHub") || !strings.Contains(first.Body, "Continue with Google") || strings.Contains(first.Body, "Last used") {
 		t.Errorf("a first visit:\n%s", first.Body)
 	}
 	if a := b.get("/signin/google?attempt=" + field(t, attemptField, first)); a.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("a method of a later version: %d", a.StatusCode)
+		t.Errorf("a method that cannot be reached: %d", a.StatusCode)
 	}
 	b.enterBy("7")
 	if a := b.get("/signin"); a.StatusCode != http.StatusSeeOther || a.location().Path != "/" {
