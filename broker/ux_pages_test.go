@@ -63,7 +63,7 @@ func TestUXPagesAreWellFormed(t *testing.T) {
 	t.Parallel()
 	h := start(t, `
 support: help@example.com
-google: {client_id: a, client_secret: b, redirect_uri: http://127.0.0.1/auth/google/callback}
+google: {client_id: a, client_secret: b, issuer: 'http://127.0.0.1:1'}
 routes:
   - {name: closed, host: closed.localhost, upstream: "http://demo-upstream.invalid", allow: "false"}
   - {name: down, host: down.localhost, upstream: "http://127.0.0.1:1"}

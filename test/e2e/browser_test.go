@@ -55,7 +55,7 @@ func allMethods(t *testing.T) *gatehouse {
 support: help@example.com
 time_zone: Asia/Shanghai
 github: {client_id: gh-client, client_secret: gh-secret, base_url: "http://127.0.0.1:%[1]d"}
-google: {client_id: g-client, client_secret: g-secret, redirect_uri: http://127.0.0.1/auth/google/callback}
+google: {client_id: g-client, client_secret: g-secret, issuer: "http://127.0.0.1:%[1]d"}
 ldap: {name: Acme directory, host: 127.0.0.1, port: %[1]d, base_dn: "dc=example,dc=com", bind_dn: "cn=reader,dc=example,dc=com", bind_password: reader}
 local:
   name: Demo account
