@@ -159,7 +159,7 @@ func (s *Store) Get(ctx context.Context, k store.Key) (store.Item, error) {
 	default:
 	}
 	it, ok, gen := s.cache.get(k)
-	if ok {
+	if ok && ctx.Err() == nil {
 		return it, nil
 	}
 	it = store.Item{Key: k}

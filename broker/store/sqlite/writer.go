@@ -41,6 +41,9 @@ const maxBatch = 256
 // do hands the job to the writer and waits. Once handed over, it is done even
 // if ctx ends: the caller then does not know, as with any store.
 func (s *Store) do(ctx context.Context, j *job) (uint64, error) {
+	if err := ctx.Err(); err != nil { // a select might take the job all the same
+		return 0, fmt.Errorf("sqlite: %w", err)
+	}
 	j.done = make(chan struct{})
 	select {
 	case s.jobs <- j:
