@@ -237,7 +237,14 @@ func TestGitHubOrganizations(t *testing.T) {
 		t.Fatalf("an outage of GitHub ended a session within recheck_grace: %d %v", status, tokens)
 	}
 	h.hostile("left-orgs")
-	if status, tokens = first.refresh(tokens["refresh_token"]); status != http.StatusBadRequest || tokens["error"] != "invalid_grant" {
+	// One who was being asked about when the outage ended may be excused once more.
+	for range 5 {
+		if status, tokens = first.refresh(tokens["refresh_token"]); status != http.StatusOK {
+			break
+		}
+		time.Sleep(300 * time.Millisecond)
+	}
+	if status != http.StatusBadRequest || tokens["error"] != "invalid_grant" {
 		t.Errorf("who left the organization: %d %v", status, tokens)
 	}
 	if h.me(first) != nil {

@@ -1,8 +1,8 @@
 // pages.mjs ISSUER USER PASSWORD: every page and state in English and Chinese, light and dark, 1280 and 320 px. For each:
 // no axe violation, nothing sideways (200 % text too), right lang and title, one h1 and main, targets of 44 px, labels in the
 // reader's language, a strict policy, nobody else asked, nothing on the console. SHOTS=folder keeps pictures.
-// The server is the one that browser_test.go sets up: a directory and a GitHub that do not answer, a Google of a later
-// version, the hosts down.localhost (nothing behind it) and closed.localhost (nobody may).
+// The server is the one that browser_test.go sets up: a directory and a GitHub that do not answer, a Google that does
+// not answer either, the hosts down.localhost (nothing behind it) and closed.localhost (nobody may).
 import fs from 'node:fs';
 import path from 'node:path';
 import { createRequire } from 'node:module';
@@ -19,7 +19,7 @@ let failed = 0, pages = 0;
 const bad = (where, what) => { failed += 1; console.log(`FAIL ${where}: ${what}`); };
 
 const outside = [
-  ['signin', '/signin', 200], ['signin-stale', '/signin?attempt=AAAAAAAAAAAAAAAAAAAAAAAAAA', 200], ['signin-later', '/signin/google', 503],
+  ['signin', '/signin', 200], ['signin-stale', '/signin?attempt=AAAAAAAAAAAAAAAAAAAAAAAAAA', 200], ['signin-bookmarked', '/signin/google', 200],
   ['signin-for-app', authorize(), 200], ['signin-for-console', on('demo.console.localhost'), 200],
   ['password', '/signin/local', 200], ['signed-out', '/signed-out', 200], ['signed-out-upstream', '/signed-out?from=github', 200],
   ['error-400-client', '/oauth2/authorize?client_id=nobody', 400], ['error-400-redirect', '/oauth2/authorize?client_id=demo-app&redirect_uri=https://evil.example/', 400],
