@@ -113,3 +113,19 @@ func (t *Token) Use(ctx context.Context, f func(token string) (stale bool, err e
 	}
 	return err
 }
+
+// checkPatience bounds one Check.
+const checkPatience = 10 * time.Second
+
+// Check gets the application's token, which is all that can be asked without a
+// person; while there is one, it only asks whether the vendor answers at
+// address. A connector's own Check is this.
+func (t *Token) Check(ctx context.Context, c *Client, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, checkPatience)
+	defer cancel()
+	if _, ok := t.Kept(); ok {
+		return c.Reach(ctx, address)
+	}
+	_, err := t.Get(ctx)
+	return err
+}

@@ -18,8 +18,7 @@ import (
 
 const (
 	// patience bounds all calls of one sign-in or one renewal together.
-	patience      = 25 * time.Second
-	checkPatience = 10 * time.Second
+	patience = 25 * time.Second
 
 	tokenPath = "/open-apis/auth/v3/tenant_access_token/internal"
 )
@@ -59,13 +58,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 // Check gets the application's token, which is all that can be asked without a
 // person; while there is one, it only asks whether Feishu answers.
 func (c *Connector) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, checkPatience)
-	defer cancel()
-	if _, ok := c.app.Kept(); ok {
-		return c.client.Reach(ctx, c.cfg.api().Used()+tokenPath)
-	}
-	_, err := c.app.Get(ctx)
-	return err
+	return c.app.Check(ctx, c.client, c.cfg.api().Used()+tokenPath)
 }
 
 // Begin sends the browser to Feishu's page, with PKCE. Inside Feishu's own app

@@ -18,8 +18,7 @@ import (
 
 const (
 	// patience bounds all calls of one sign-in together.
-	patience      = 25 * time.Second
-	checkPatience = 10 * time.Second
+	patience = 25 * time.Second
 
 	visitorPath = "/cgi-bin/auth/getuserinfo"
 )
@@ -58,13 +57,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 // person; while there is one, it only asks whether WeCom answers: calls for a
 // token are counted.
 func (c *Connector) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, checkPatience)
-	defer cancel()
-	if _, ok := c.app.Kept(); ok {
-		return c.client.Reach(ctx, c.cfg.api().Used()+visitorPath)
-	}
-	_, err := c.app.Get(ctx)
-	return err
+	return c.app.Check(ctx, c.client, c.cfg.api().Used()+visitorPath)
 }
 
 // inApp reports whether a browser is the one inside WeCom's own app. WeChat's
