@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/demo"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/gateway"
@@ -60,6 +61,7 @@ type Broker struct {
 	sessions *session.Manager
 	clients  *grant.Clients
 	ledger   *grant.Ledger
+	consoles *console.Registry
 	door     *signin.Door
 	issuer   *issuer.Issuer
 	gateway  *gateway.Gateway
@@ -157,8 +159,18 @@ func (b *Broker) domain(sealer *store.Sealer, tokens grant.TokensConfig) (err er
 	if b.clients, err = grant.NewClients(cfg.Clients, cfg.Resources, cfg.Issuer); err != nil {
 		return err
 	}
-	b.ledger, err = grant.New(grant.Config{KV: b.store, Sealer: sealer, MAC: b.keys, Tokens: tokens, OutageGrace: *cfg.Sessions.WithDefaults().OutageGrace, Now: b.now})
-	return err
+	if b.ledger, err = grant.New(grant.Config{KV: b.store, Sealer: sealer, MAC: b.keys, Tokens: tokens, OutageGrace: *cfg.Sessions.WithDefaults().OutageGrace, Now: b.now}); err != nil {
+		return err
+	}
+	if b.consoles, err = console.New(console.Config{KV: b.store, Bus: b.store, Leaser: b.store, Sealer: sealer, Now: b.now, Log: b.log, RanOut: b.leaseRanOut}); err != nil {
+		return err
+	}
+	networks, err := cfg.Consoles.Prefixes()
+	if err != nil {
+		return err
+	}
+	b.consoles.SetNetworks(networks)
+	return nil
 }
 
 // doors makes what answers HTTP.
@@ -217,13 +229,13 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 	}
 	if b.gateway, err = gateway.New(gateway.Config{
 		Edge: b.edge, Issuer: iss, Routes: routes, Consoles: cfg.Consoles, Sessions: b.sessions, Signer: b.keys, Users: b.users, Grants: b.ledger,
-		SignIn: b.door, KV: b.store, Bus: b.store, Sealer: sealer, Events: b.events, Now: b.now, Log: b.log, Observe: b.metrics.gatewayRequest,
+		SignIn: b.door, Leases: b.consoles, Events: b.events, Now: b.now, Log: b.log, Observe: b.metrics.gatewayRequest,
 	}); err != nil {
 		return err
 	}
 	b.portal, err = portal.New(portal.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
-		SignIn: b.door, Roles: cfg.Roles, AdminToken: adminToken, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
+		Consoles: b.consoles, ConsoleURL: b.gateway.ConsoleURL, SignIn: b.door, Roles: cfg.Roles, AdminToken: adminToken, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
 			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {
@@ -265,6 +277,14 @@ func (b *Broker) sessionEnded(ctx context.Context, s session.Session, reason str
 	if err := b.events.Record(context.WithoutCancel(ctx), event.Event{Name: event.SessionRevoked, Target: s.UserID, Connector: s.Connector,
 		Details: map[string]string{"session": s.ID, "kind": string(s.Kind), "reason": reason}}); err != nil {
 		b.log.Error("an event was not recorded", "event", event.SessionRevoked, "err", err)
+	}
+}
+
+// leaseRanOut records what nobody asked for.
+func (b *Broker) leaseRanOut(ctx context.Context, l *console.Lease) {
+	if err := b.events.Record(context.WithoutCancel(ctx), event.Event{Name: event.ConsoleReleased, Target: l.ID,
+		Details: map[string]string{"owner": l.Owner, "node": l.Node, "reason": "expired"}}); err != nil {
+		b.log.Error("an event was not recorded", "event", event.ConsoleReleased, "err", err)
 	}
 }
 
@@ -355,8 +375,9 @@ func (b *Broker) seedDemo(ctx context.Context) error {
 	if upstream == "" {
 		return nil
 	}
-	return b.gateway.PutLease(ctx, gateway.Lease{ID: "demo", Node: "demo-node", Upstream: upstream, Kind: "terminal", Owner: "demo-owner",
+	_, err := b.consoles.Put(ctx, console.Lease{ID: "demo", Node: "demo-node", Upstream: upstream, Kind: "terminal", Owner: "demo-owner",
 		Groups: []string{"gpu-users", "platform-admins"}, Expires: b.now().Add(365 * 24 * time.Hour)})
+	return err
 }
 
 func demoServer() *http.Server {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // ticketURL walks a signed-in browser to the point where it holds the ticket for
@@ -102,8 +102,8 @@ func TestGatewayHandoff(t *testing.T) {
 func TestGatewayCookieIsPerHost(t *testing.T) {
 	t.Parallel()
 	h, up := gate(t, plainRoutes, nil)
-	h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"gpu-users"}})
-	h.lend(gateway.Lease{ID: "n2", Upstream: up.URL, Owner: "x", Groups: []string{"gpu-users"}})
+	h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"gpu-users"}})
+	h.lend(console.Lease{ID: "n2", Upstream: up.URL, Owner: "x", Groups: []string{"gpu-users"}})
 	b := h.visit(h.at("n1.console", "/"))
 	one := b.cookie(h.at("n1.console", "/"), "gatehouse-console")
 	sso := b.cookie(h.URL, "gatehouse")

@@ -1,13 +1,15 @@
 package broker_test
 
 import (
+	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // What a rule says holds for every request; only one that reads no request is
@@ -82,17 +84,18 @@ consoles: {networks: [127.0.0.1/32]}
 	b := h.browser()
 	b.enter("demo", "demo")
 	var me string
-	h.lend(gateway.Lease{ID: "g", Upstream: up.URL, Owner: "x", Groups: []string{"gpu-users"}})
+	h.lend(console.Lease{ID: "g", Upstream: up.URL, Owner: "x", Groups: []string{"gpu-users"}})
 	b.open(h.at("g.console", "/"))
 	me = up.last(t).Header.Get("X-Gatehouse-User")
 	try := func(id string) answer { t.Helper(); return b.follow(b.get(h.at(id, "/"))) }
-	for id, l := range map[string]gateway.Lease{
+	for id, l := range map[string]console.Lease{
 		"owner": {Owner: me}, "invited": {Owner: "x", Users: []string{"y", me}},
-		"other": {Owner: "x", Users: []string{"y"}, Groups: []string{"platform-admins", ""}}, "nobody": {},
+		"other": {Owner: "x", Users: []string{"y"}, Groups: []string{"platform-admins"}}, "nobody": {Groups: []string{"platform-admins"}},
+		"ruled-in": {Owner: "x", Allow: `user.username == "demo"`}, "ruled-out": {Owner: "x", Allow: `user.username == "admin"`}, "absent": {Groups: []string{"nobody"}, Allow: `lease.owner == user.id`},
 	} {
 		l.ID, l.Upstream = id, up.URL
 		h.lend(l)
-		want := map[bool]int{true: 200, false: 403}[id == "owner" || id == "invited"]
+		want := map[bool]int{true: 200, false: 403}[id == "owner" || id == "invited" || id == "ruled-in"]
 		if a := try(id + ".console"); a.StatusCode != want {
 			t.Errorf("%s: %d, want %d", id, a.StatusCode, want)
 		}
@@ -101,20 +104,20 @@ consoles: {networks: [127.0.0.1/32]}
 	if a := try("other.console"); !strings.Contains(a.Body, "other") {
 		t.Errorf("the page does not name the console: %s", a.Body)
 	}
-	h.lend(gateway.Lease{ID: "owner", Upstream: up.URL, Owner: me, Kind: "jupyter"})
+	h.lend(console.Lease{ID: "owner", Upstream: up.URL, Owner: me, Kind: "jupyter"})
 	if a := try("owner.ruled"); a.StatusCode != http.StatusForbidden {
 		t.Errorf("the rule knows no owner: %d", a.StatusCode)
 	}
-	h.lend(gateway.Lease{ID: "owner", Upstream: up.URL, Owner: me, Kind: "jupyter", Users: []string{me}})
+	h.lend(console.Lease{ID: "owner", Upstream: up.URL, Owner: me, Kind: "jupyter", Users: []string{me}})
 	if a := try("owner.ruled"); a.StatusCode != http.StatusOK {
 		t.Errorf("the rule is met: %d", a.StatusCode)
 	}
 	// A changed lease decides again, at once.
-	h.lend(gateway.Lease{ID: "owner", Upstream: up.URL, Owner: "x"})
+	h.lend(console.Lease{ID: "owner", Upstream: up.URL, Owner: "x"})
 	if a := try("owner.console"); a.StatusCode != http.StatusForbidden {
 		t.Errorf("after it was given to somebody else: %d", a.StatusCode)
 	}
-	h.lend(gateway.Lease{ID: "short", Upstream: up.URL, Owner: me, Expires: h.now().Add(time.Hour)})
+	h.lend(console.Lease{ID: "short", Upstream: up.URL, Owner: me, Expires: h.now().Add(time.Hour)})
 	if a := try("short.console"); a.StatusCode != http.StatusOK {
 		t.Errorf("before its end: %d", a.StatusCode)
 	}
@@ -122,15 +125,24 @@ consoles: {networks: [127.0.0.1/32]}
 	if a := try("short.console"); a.StatusCode != http.StatusForbidden {
 		t.Errorf("after its end: %d", a.StatusCode)
 	}
-	h.lend(gateway.Lease{ID: "away", Upstream: strings.Replace(up.URL, "127.0.0.1", "127.0.0.2", 1), Owner: me})
+	// What stands in the URL is refused when it is put, what a name leads to when it is dialled.
+	elsewhere := strings.Replace(up.URL, "127.0.0.1", "127.0.0.2", 1)
+	if _, err := h.b.Consoles().Put(t.Context(), console.Lease{ID: "away", Upstream: elsewhere, Owner: me, Expires: h.now().Add(time.Hour)}); !errors.Is(err, console.ErrInvalid) {
+		t.Errorf("an upstream outside consoles.networks: %v", err)
+	}
+	h.b.Consoles().SetNetworks([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
+	h.lend(console.Lease{ID: "away", Upstream: elsewhere, Owner: me})
 	n := len(up.requests())
 	h.refused("outside the networks", try("away.console"), 502, "node.offline")
 	if len(up.requests()) != n {
 		t.Error("an address outside consoles.networks was reached")
 	}
-	for _, bad := range []gateway.Lease{{ID: "Upper", Upstream: up.URL}, {ID: "a.b", Upstream: up.URL}, {ID: "x", Upstream: "ftp://x"}, {ID: "x", Upstream: "http://u:p@x"}, {ID: "x", Upstream: "127.0.0.1"}, {ID: "", Upstream: up.URL}} {
-		bad.Expires = h.now().Add(time.Hour)
-		if err := h.b.Gateway().PutLease(t.Context(), bad); err == nil {
+	for _, bad := range []console.Lease{{ID: "Upper", Upstream: up.URL}, {ID: "a.b", Upstream: up.URL}, {ID: "x", Upstream: "ftp://x"}, {ID: "x", Upstream: "http://u:p@x"}, {ID: "x", Upstream: "127.0.0.1"}, {ID: "", Upstream: up.URL},
+		{ID: "x", Upstream: up.URL, Groups: []string{""}}, {ID: "x", Upstream: up.URL, Allow: "user.nme == ''"}, {ID: "x", Upstream: up.URL, Allow: `request.path == "/"`}, {ID: "x", Upstream: up.URL, Kind: "a\nb"}} {
+		if bad.Owner, bad.Expires = "x", h.now().Add(time.Hour); bad.Groups == nil {
+			bad.Users = []string{"y"}
+		}
+		if _, err := h.b.Consoles().Put(t.Context(), bad); err == nil {
 			t.Errorf("the lease %+v is taken", bad)
 		}
 	}
@@ -162,7 +174,7 @@ routes:
   - {name: slow, host: slow.localhost, upstream: "http://SILENT", audience: demo-api, timeouts: {response_header: 50ms}}
   - {name: console, host: "{node}.console.localhost", lease: true}
 `))
-	h.lend(gateway.Lease{ID: "n7", Upstream: "http://" + gone.Addr().String(), Owner: "x", Groups: []string{"gpu-users"}})
+	h.lend(console.Lease{ID: "n7", Upstream: "http://" + gone.Addr().String(), Owner: "x", Groups: []string{"gpu-users"}})
 	b := h.browser()
 	b.enter("demo", "demo")
 	for host, c := range map[string]struct {

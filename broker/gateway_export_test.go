@@ -1,6 +1,6 @@
 package broker
 
-import "github.com/remotegpu/gatehouse/broker/gateway"
+import "github.com/remotegpu/gatehouse/broker/console"
 
-// Gateway gives tests what a platform will have by the API: lending consoles.
-func (b *Broker) Gateway() *gateway.Gateway { return b.gateway }
+// Consoles gives the tests the leases, which only the platform writes.
+func (b *Broker) Consoles() *console.Registry { return b.consoles }

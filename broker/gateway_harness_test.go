@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // upstream is what stands behind the gateway: it remembers what it was asked.
@@ -101,12 +101,12 @@ func (h *harness) at(name, path string) string {
 }
 
 // lend puts a lease of the upstream.
-func (h *harness) lend(l gateway.Lease) {
+func (h *harness) lend(l console.Lease) {
 	h.t.Helper()
 	if l.Expires.IsZero() {
 		l.Expires = h.now().Add(100 * time.Hour)
 	}
-	if err := h.b.Gateway().PutLease(h.t.Context(), l); err != nil {
+	if _, err := h.b.Consoles().Put(h.t.Context(), l); err != nil {
 		h.t.Fatal(err)
 	}
 }

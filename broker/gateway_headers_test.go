@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // GW-1, GW-2: whatever a client says under our names, in whatever spelling,
@@ -232,7 +232,7 @@ routes:
   - {name: signed, host: "{node}.signed.localhost", lease: true, identity: jwt}
   - {name: api, host: api.localhost, upstream: UP, audience: demo-api}
 `, nil)
-	h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "somebody", Groups: []string{"gpu-users"}})
+	h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: "somebody", Groups: []string{"gpu-users"}})
 	b := h.visit(h.at("n1.console", "/"))
 	told := func(r received) string {
 		var out []string

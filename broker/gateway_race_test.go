@@ -9,7 +9,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // GW-9: a socket that is being opened while its session ends is refused or
@@ -52,7 +52,7 @@ func TestGatewaySocketsOpenedWhileTheSessionEnds(t *testing.T) {
 func TestGatewaySocketsOpenedWhileTheLeaseEnds(t *testing.T) {
 	t.Parallel()
 	h, up := gate(t, plainRoutes, echoes)
-	h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "a", Groups: []string{"gpu-users"}})
+	h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: "a", Groups: []string{"gpu-users"}})
 	b := h.visit(h.at("n1.console", "/"))
 	var open []*websocket.Conn
 	var mu sync.Mutex
@@ -68,7 +68,7 @@ func TestGatewaySocketsOpenedWhileTheLeaseEnds(t *testing.T) {
 			}
 		})
 	}
-	h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "b"})
+	h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: "b"})
 	all.Wait()
 	for i, c := range open {
 		closes(t, fmt.Sprintf("socket %d of %d", i, len(open)), c, 4403)

@@ -18,7 +18,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // echoes is an upstream that sends WebSocket messages back; /flood sends without
@@ -119,7 +119,7 @@ func closes(t testing.TB, why string, c *websocket.Conn, code websocket.StatusCo
 func TestGatewaySocketRelays(t *testing.T) {
 	t.Parallel()
 	h, up := gate(t, plainRoutes, echoes)
-	h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"gpu-users"}})
+	h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"gpu-users"}})
 	b := h.visit(h.at("n1.console", "/"))
 	u := h.at("n1.console", "/ws?a=%2f")
 	c, resp, err := b.socket(u, "X-Gatehouse-User", "root", "Cookie", "", "Authorization", "token own")
@@ -235,7 +235,7 @@ func TestGatewaySocketCloseCodes(t *testing.T) {
 	t.Parallel()
 	h, up := gate(t, plainRoutes+"  - {name: fresh, host: fresh.localhost, upstream: UP, allow: 'session.age < duration(\"5m\")'}\n", echoes)
 	lend := func(id, owner string, until time.Duration) {
-		h.lend(gateway.Lease{ID: id, Upstream: up.URL, Owner: owner, Groups: []string{"gpu-users"}, Expires: h.now().Add(until)})
+		h.lend(console.Lease{ID: id, Upstream: up.URL, Owner: owner, Groups: []string{"gpu-users"}, Expires: h.now().Add(until)})
 	}
 	lend("n1", "a", 100*time.Hour)
 	lend("n2", "a", 6*time.Minute)

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // curl's `-d '{…}'` posts JSON under the form content type: the upstream gets it
@@ -349,7 +349,7 @@ routes:
   - {name: console, host: "{node}.console.localhost", lease: true}
 `, eventsForever)
 	lend := func(owner string) {
-		h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: owner, Groups: []string{"gpu-users"}})
+		h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: owner, Groups: []string{"gpu-users"}})
 	}
 	lend("a")
 	b := h.visit(h.at("api", "/"))

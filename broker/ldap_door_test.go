@@ -14,7 +14,7 @@ import (
 	ber "github.com/go-asn1-ber/asn1-ber"
 	goldap "github.com/go-ldap/ldap/v3"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // directory is an LDAP server without TLS in which everybody has one entry and
@@ -224,7 +224,7 @@ func TestDirectoryChangesReachUs(t *testing.T) {
 	d := startDirectory(t)
 	up := newUpstream(t, echoes)
 	h := start(t, strings.TrimSpace(d.yaml)+"\n"+up.routesYAML(plainRoutes))
-	h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"ldap:gpu"}})
+	h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"ldap:gpu"}})
 	d.attrs["alice"] = map[string]string{"memberOf": "cn=gpu,dc=example,dc=com"}
 	d.attrs["bob"] = map[string]string{"memberOf": "cn=gpu,dc=example,dc=com"}
 	at := h.at("n1.console", "/")
@@ -270,7 +270,7 @@ func TestRemovedConnectorEndsItsSessions(t *testing.T) {
 	up := newUpstream(t, nil)
 	routes := up.routesYAML(plainRoutes)
 	h := start(t, strings.TrimSpace(d.yaml)+"\n"+routes)
-	lend := func() { h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"ldap:gpu"}}) }
+	lend := func() { h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"ldap:gpu"}}) }
 	lend()
 	d.attrs["alice"] = map[string]string{"memberOf": "cn=gpu,dc=example,dc=com"}
 	b, at := h.browser(), h.at("n1.console", "/")

@@ -36,6 +36,11 @@ func apiTable() map[string]struct{ who, body string } {
 		"POST /keys/{kid}/revoke":         {"keys", ""},
 		"GET /clients":                    {"read", ""},
 		"GET /connectors":                 {"read", ""},
+		"GET /consoles":                   {"lent", ""},
+		"POST /consoles":                  {"lend", `{"items":[]}`},
+		"GET /consoles/{id}":              {"lent", ""},
+		"PUT /consoles/{id}":              {"lend", `{"ttl":"odd"}`},
+		"DELETE /consoles/{id}":           {"lend", ""},
 	}
 }
 
@@ -85,7 +90,7 @@ func TestAPIPermissions(t *testing.T) {
 		"token without scope":                 {token(bare), same("403 insufficient_scope")},
 		"another audience":                    {token(foreign["access_token"].(string)), same("401 api.unauthorized")},
 		"ID token":                            {token(foreign["id_token"].(string)), same("401 api.unauthorized")},
-		"service account":                     {token(robot), same("403 insufficient_scope")},
+		"service account":                     {token(robot), wants{"self": "403 insufficient_scope", "read": "403 insufficient_scope", "support": "403 insufficient_scope", "keys": "403 insufficient_scope", "lent": ok, "lend": ok}},
 		"token of admin":                      {token(adminToken), same(ok)},
 		"admin, narrow token":                 {token(narrow), wants{"self": ok, "read": "403 insufficient_scope", "support": "403 insufficient_scope", "keys": "403 insufficient_scope"}},
 		"token of auditor":                    {token(audToken), wants{"self": ok, "read": ok, "support": "403 insufficient_scope", "keys": "403 insufficient_scope"}},
@@ -98,7 +103,10 @@ func TestAPIPermissions(t *testing.T) {
 		for route, row := range apiTable() {
 			m, p := apiPath(route)
 			a := c.call(m, p, row.body)
-			want := c.want[row.who]
+			want, own := c.want[row.who]
+			if !own { // consoles are lent by admins and seen by who reads
+				want = c.want[map[string]string{"lend": "keys", "lent": "read"}[row.who]]
+			}
 			if ct := a.Header.Get("Content-Type"); a.StatusCode != http.StatusNoContent && ct != "application/json" {
 				t.Errorf("%s as %s: %q", route, name, ct)
 			}

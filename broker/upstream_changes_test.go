@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // SE-11, GW-9: who is put out upstream while nothing of theirs is open but a
@@ -23,7 +23,7 @@ func TestRecheckClosesAnOpenSocket(t *testing.T) {
 	gh := startGitHub(t)
 	up := newUpstream(t, echoes)
 	h := start(t, gh.yaml()+up.routesYAML(plainRoutes))
-	h.lend(gateway.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"github:acme"}})
+	h.lend(console.Lease{ID: "n1", Upstream: up.URL, Owner: "x", Groups: []string{"github:acme"}})
 	gone, stays := h.browser(), h.browser()
 	gone.enterBy("7")
 	stays.enterBy("8")

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/policy"
 )
 
@@ -14,7 +15,7 @@ import (
 type activity struct {
 	caller  caller
 	route   *route
-	lease   Lease
+	lease   *console.Lease // nil where the route has none
 	request *policy.Request
 	began   time.Time
 	socket  bool
@@ -104,9 +105,9 @@ const reviewAfter = recheckEvery
 // reviewsAtOnce bounds how many look-ups wait for a store that is slow.
 const reviewsAtOnce = 32
 
-// review calls f for everything that has been open for a while, and returns
-// when all calls have.
-func (a *active) review(f func(*activity)) {
+// review calls f for everything open that is meant, and returns when all calls
+// have.
+func (a *active) review(meant func(*activity) bool, f func(*activity)) {
 	var g errgroup.Group
 	g.SetLimit(reviewsAtOnce)
 	for i := range a.shards {
@@ -114,7 +115,7 @@ func (a *active) review(f func(*activity)) {
 		s.mu.Lock()
 		var old []*activity
 		for x := s.head.next; x != &s.head; x = x.next {
-			if time.Since(x.began) >= reviewAfter {
+			if meant(x) {
 				old = append(old, x)
 			}
 		}

@@ -2,10 +2,14 @@ package gateway
 
 import (
 	"context"
-	"slices"
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/token"
 )
@@ -20,6 +24,7 @@ type pass struct {
 	allowed  bool
 	reason   string
 	identity identity
+	target   *url.URL // of a lease's upstream
 	bearer   []string // "Bearer <JWT>" as a header's values, or nil
 	until    time.Time
 }
@@ -42,14 +47,16 @@ const passesMax = 20_000
 
 // pass decides, or remembers. A decision that depends on the request or the
 // clock is made each time.
-func (g *Gateway) pass(ctx context.Context, rt *route, c caller, l Lease, req *policy.Request) (*pass, error) {
-	key := passKey{route: rt, session: c.session.ID, version: c.session.Version, token: c.tokenID, lease: l.ID, leased: l.version}
+func (g *Gateway) pass(ctx context.Context, rt *route, c caller, l *console.Lease, req *policy.Request) (*pass, error) {
+	key := passKey{route: rt, session: c.session.ID, version: c.session.Version, token: c.tokenID}
+	if l != nil {
+		key.lease, key.leased = l.ID, l.Version()
+	}
 	now := g.cfg.Now()
 	g.passes.mu.RLock()
 	p := g.passes.m[key]
 	g.passes.mu.RUnlock()
-	keepable := rt.allow == nil || rt.allow.Keepable()
-	if p != nil && now.Before(p.until) && keepable {
+	if p != nil && now.Before(p.until) && keepable(rt, l) {
 		return p, nil
 	}
 	fresh, err := g.decide(ctx, rt, c, l, req, now)
@@ -80,14 +87,13 @@ func (g *Gateway) pass(ctx context.Context, rt *route, c caller, l Lease, req *p
 	return fresh, nil
 }
 
-func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l Lease, req *policy.Request, now time.Time) (*pass, error) {
+func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l *console.Lease, req *policy.Request, now time.Time) (*pass, error) {
 	p := &pass{until: now.Add(jwtTTL * 4 / 5)}
 	if !c.expires.IsZero() && c.expires.Before(p.until) {
 		p.until = c.expires
 	}
-	if rt.allow == nil {
-		p.allowed = !rt.Lease || l.Owner != "" && l.Owner == c.userID || slices.Contains(l.Users, c.userID) && c.userID != "" ||
-			slices.ContainsFunc(l.Groups, func(group string) bool { return slices.Contains(c.session.Groups, group) })
+	if rt.allow == nil && (l == nil || l.Rule() == nil) {
+		p.allowed = l == nil || l.Names(c.userID, c.session.Groups)
 		p.reason = "owner or invited"
 		return p, nil
 	}
@@ -107,8 +113,13 @@ func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l Lease, req 
 	if c.clientID != "" {
 		in.Client = &policy.Client{ID: c.clientID}
 	}
-	if rt.Lease {
-		in.Lease = &policy.Lease{ID: l.ID, Owner: l.Owner, Node: l.Node, Kind: l.Kind, Users: l.Users, Groups: l.Groups}
+	if l != nil {
+		admits := g.admits(ctx, l, c, in)
+		if rt.allow == nil {
+			p.allowed, p.reason = admits, "owner, invited, or the lease's own rule"
+			return p, nil
+		}
+		in.Lease = l.Vars(admits)
 	}
 	d, err := rt.allow.Decide(ctx, in)
 	if err != nil { // an error is a refusal (docs/security.md AD-10)
@@ -120,7 +131,7 @@ func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l Lease, req 
 }
 
 // equip gives an allowed pass its headers and JWT.
-func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l Lease, now time.Time) error {
+func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l *console.Lease, now time.Time) error {
 	email, name, kind := "", "", "service"
 	if c.session.ID != "" {
 		u, err := g.cfg.Users.Profile(ctx, c.userID)
@@ -130,6 +141,12 @@ func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l Lea
 		email, name, kind = u.Email, u.Name, u.Kind
 	}
 	p.identity = newIdentity(c.userID, email, name, c.session.Groups)
+	if l != nil {
+		var err error
+		if p.target, err = console.ParseUpstream(l.Upstream); err != nil {
+			return fmt.Errorf("lease %q: %w", l.ID, err)
+		}
+	}
 	typ, aud := token.TypeAccess, rt.Audience
 	if rt.Lease {
 		if rt.Identity != "jwt" {
@@ -141,7 +158,7 @@ func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l Lea
 		return nil
 	}
 	exp := now.Add(jwtTTL)
-	claims := token.Claims{"sub": c.userID, "aud": aud, "iat": now.Unix(), "exp": exp.Unix(), "jti": newID(), "client_id": "gatehouse-gateway", "gatehouse:kind": kind}
+	claims := token.Claims{"sub": c.userID, "aud": aud, "iat": now.Unix(), "exp": exp.Unix(), "jti": rand.Text(), "client_id": "gatehouse-gateway", "gatehouse:kind": kind}
 	if c.clientID != "" {
 		claims["client_id"] = c.clientID
 	}
@@ -165,7 +182,7 @@ func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l Lea
 		}
 	}
 	if len(c.scope) > 0 {
-		claims["scope"] = join(c.scope)
+		claims["scope"] = strings.Join(c.scope, " ")
 	}
 	raw, err := g.cfg.Signer.Sign(ctx, token.ES256, typ, claims)
 	if err != nil {

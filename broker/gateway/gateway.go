@@ -5,16 +5,15 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
-	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
@@ -57,9 +56,7 @@ type Config struct {
 	Users    users
 	Grants   grants
 	SignIn   starter
-	KV       store.KV
-	Bus      store.Bus
-	Sealer   *store.Sealer
+	Leases   leases
 	Events   *event.Recorder
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -73,7 +70,7 @@ type Gateway struct {
 	routes table
 	all    []*route
 	proxy  *proxies
-	leases *leases
+	news   news
 	passes passes
 	active active
 	base   context.Context // ends at shutdown; sockets hang on it
@@ -85,7 +82,7 @@ type Gateway struct {
 
 // New checks and compiles the routes.
 func New(cfg Config) (*Gateway, error) {
-	if cfg.Edge == nil || cfg.Issuer == nil || cfg.Sessions == nil || cfg.Signer == nil || cfg.Users == nil || cfg.Grants == nil || cfg.SignIn == nil || cfg.KV == nil || cfg.Bus == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Edge == nil || cfg.Issuer == nil || cfg.Sessions == nil || cfg.Signer == nil || cfg.Users == nil || cfg.Grants == nil || cfg.SignIn == nil || cfg.Leases == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("gateway: the configuration is incomplete")
 	}
 	if cfg.Observe == nil {
@@ -100,19 +97,15 @@ func New(cfg Config) (*Gateway, error) {
 		g.all = append(g.all, c)
 	}
 	g.routes = newTable(g.all)
-	var networks []netip.Prefix
-	for _, n := range cfg.Consoles.Networks {
-		p, err := netip.ParsePrefix(n)
-		if err != nil {
-			return nil, err
-		}
-		networks = append(networks, p)
+	networks, err := cfg.Consoles.Prefixes()
+	if err != nil {
+		return nil, err
 	}
-	var err error
 	if g.proxy, err = newProxies(g, networks, cfg.Consoles.CAFile); err != nil {
 		return nil, err
 	}
-	g.leases = newLeases(cfg)
+	g.news.init()
+	cfg.Leases.OnChange(g.news.add)
 	g.passes.m = map[passKey]*pass{}
 	g.active.init()
 	g.base, g.stop = context.WithCancel(context.Background())
@@ -139,24 +132,24 @@ func (g *Gateway) Hosts() []string {
 // recheckEvery is how often open requests and sockets are looked at again.
 const recheckEvery = 500 * time.Millisecond
 
-// Run ends streams whose session or right has gone, and hears of leases, until
-// ctx ends.
+// Run ends streams whose session or right has gone, until ctx ends: at once when
+// their lease is another, and by looking at all of them now and then.
 func (g *Gateway) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() { defer close(done); g.leases.listen(ctx) }()
+	decide := func(a *activity) {
+		if code := g.over(ctx, a); code != 0 {
+			a.end(code)
+		}
+	}
 	tick := time.NewTicker(recheckEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			<-done
 			return nil
+		case <-g.news.wake:
+			g.active.review(g.news.concerns(), decide)
 		case <-tick.C:
-			g.active.review(func(a *activity) {
-				if code := g.over(ctx, a); code != 0 {
-					a.end(code)
-				}
-			})
+			g.active.review(func(a *activity) bool { return time.Since(a.began) >= reviewAfter }, decide)
 		}
 	}
 }
@@ -185,11 +178,11 @@ func (g *Gateway) over(ctx context.Context, a *activity) int {
 	}
 	l := a.lease
 	if a.route.Lease {
-		fresh, err := g.leases.get(ctx, l.ID)
+		fresh, err := g.cfg.Leases.Get(ctx, l.ID)
 		switch {
-		case err == nil && fresh.same(l):
+		case err == nil && fresh.Same(l) && looksOnly(fresh, c) == looksOnly(l, c):
 			l = fresh
-		case err == nil, errors.Is(err, ErrNoLease), !g.cfg.Now().Before(l.Expires):
+		case err == nil, errors.Is(err, console.ErrNoLease), !g.cfg.Now().Before(l.Expires):
 			return closeForbidden
 		}
 	}

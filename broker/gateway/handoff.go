@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/session"
@@ -133,8 +134,8 @@ func (g *Gateway) opened(r *http.Request, s session.Session, rd string) error {
 	if rt == nil || !rt.Lease {
 		return nil
 	}
-	l, err := g.leases.get(r.Context(), label)
-	if errors.Is(err, ErrNoLease) {
+	l, err := g.cfg.Leases.Get(r.Context(), label)
+	if errors.Is(err, console.ErrNoLease) {
 		return nil
 	}
 	if err != nil {

@@ -1,6 +1,10 @@
 package gateway
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/remotegpu/gatehouse/broker/console"
+)
 
 // table finds the route of a request: by host, then the first whose path is a
 // prefix of whole segments. The default is none.
@@ -30,7 +34,7 @@ func newTable(routes []*route) table {
 
 func wildcardTakes(host, suffix string) bool {
 	label, ok := strings.CutSuffix(host, suffix)
-	return ok && validNode(label)
+	return ok && console.ValidID(label)
 }
 
 // host returns the routes of a host and its first label, which a wildcard
@@ -43,26 +47,13 @@ func (t table) host(host string) (routes []*route, label string) {
 	if rs := t.exact[host]; rs != nil {
 		return rs, label
 	}
-	if i <= 0 || !validNode(label) {
+	if i <= 0 || !console.ValidID(label) {
 		return nil, ""
 	}
 	if rs := t.wild[host[i:]]; rs != nil {
 		return rs, label
 	}
 	return nil, ""
-}
-
-// validNode is the form of a node's label (docs/security.md GW-12).
-func validNode(s string) bool {
-	if len(s) < 1 || len(s) > 63 {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
-			return false
-		}
-	}
-	return true
 }
 
 func pick(routes []*route, path string) *route {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/web"
@@ -95,14 +96,14 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 	}
 	pg.caller = c
 	if rt.Lease {
-		if pg.lease, err = g.leases.get(r.Context(), label); err != nil {
-			if errors.Is(err, ErrNoLease) {
+		if pg.lease, err = g.cfg.Leases.Get(r.Context(), label); err != nil {
+			if errors.Is(err, console.ErrNoLease) {
 				return g.denied(r, &pg.activity, label, "no lease")
 			}
 			return err
 		}
 	}
-	if rt.allow != nil && rt.allow.ReadsRequest() {
+	if readsRequest(rt, pg.lease) {
 		pg.request = &policy.Request{Method: r.Method, Path: r.URL.Path, Host: q.Host, IP: q.IP.String(), Time: g.cfg.Now()}
 	}
 	if pg.pass, err = g.pass(r.Context(), rt, c, pg.lease, pg.request); err != nil {
@@ -110,6 +111,9 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 	}
 	if !pg.pass.allowed {
 		return g.denied(r, &pg.activity, label, pg.pass.reason)
+	}
+	if looksOnly(pg.lease, c) && !looking(r.Method) {
+		return g.denied(r, &pg.activity, label, "the lease is read-only for guests")
 	}
 	pg.began = time.Now()
 	if isUpgrade(r) {
@@ -146,7 +150,7 @@ func (g *Gateway) overError(r *http.Request, pg *passage, code int) error {
 		e.Header = http.Header{"Www-Authenticate": {`Bearer realm="gatehouse"`}}
 		return e
 	}
-	return g.denied(r, &pg.activity, pg.lease.ID, ended(code).Error())
+	return g.denied(r, &pg.activity, leaseID(pg.lease), ended(code).Error())
 }
 
 // tooMany refuses one that has too much open (GW-14).

@@ -235,3 +235,23 @@ func TestReadReady(t *testing.T) {
 		t.Errorf("the end: %d, %v", n, err)
 	}
 }
+
+// Who may only look sends control frames, however the bytes are cut.
+func TestControlFramesAlone(t *testing.T) {
+	var all, want []byte
+	for _, n := range []int{0, 5, 125} {
+		all = append(append(append(all, wsFrame(1, n, true)...), wsFrame(9, n, true)...), wsFrame(0, 70000, true)...)
+		want = append(want, wsFrame(9, n, true)...)
+	}
+	all, want = append(all, wsFrame(8, 2, true)...), append(want, wsFrame(8, 2, true)...)
+	for _, step := range []int{1, 3, 4096, len(all)} {
+		var c controlFrames
+		var got []byte
+		for at := 0; at < len(all); at += step {
+			got = append(got, c.filter(all[at:min(at+step, len(all))])...)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("steps of %d: %d bytes pass, want %d", step, len(got), len(want))
+		}
+	}
+}

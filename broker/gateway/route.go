@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/web"
@@ -62,6 +63,18 @@ type ConsolesConfig struct {
 	CAFile   string   `yaml:"ca_file"`
 }
 
+// Prefixes are the networks parsed.
+func (c ConsolesConfig) Prefixes() ([]netip.Prefix, error) {
+	out := make([]netip.Prefix, len(c.Networks))
+	for i, n := range c.Networks {
+		var err error
+		if out[i], err = netip.ParsePrefix(n); err != nil {
+			return nil, fmt.Errorf("consoles.networks[%d]: %w", i, err)
+		}
+	}
+	return out, nil
+}
+
 // Problems complains about networks that are none.
 func (c ConsolesConfig) Problems() []problem.Problem {
 	var ps []problem.Problem
@@ -111,7 +124,7 @@ func (r Route) Problems() []problem.Problem {
 	case r.Lease && r.Upstream != "":
 		add("Upstream", "route.upstream", "The upstream of a lease route is in the lease.", "leave upstream out")
 	case !r.Lease:
-		if _, err := parseUpstream(r.Upstream); err != nil {
+		if _, err := console.ParseUpstream(r.Upstream); err != nil {
 			add("Upstream", "route.upstream", "A route needs the URL of its upstream, without query and user.", "upstream: http://127.0.0.1:9000")
 		}
 	}
@@ -172,7 +185,7 @@ func (r Route) Takes(host string) bool {
 	for _, wild := range []string{nodeLabel, "*"} {
 		if suffix, ok := strings.CutPrefix(mine, wild); ok {
 			first, rest, _ := strings.Cut(host, ".")
-			return "."+rest == suffix && (first == nodeLabel || first == "*" || validNode(first))
+			return "."+rest == suffix && (first == nodeLabel || first == "*" || console.ValidID(first))
 		}
 	}
 	return mine == host
@@ -222,7 +235,7 @@ func compile(r Route) (*route, error) {
 		}
 	}
 	if !r.Lease {
-		u, err := parseUpstream(r.Upstream)
+		u, err := console.ParseUpstream(r.Upstream)
 		if err != nil {
 			return nil, fmt.Errorf("route %q: %w", r.Name, err)
 		}

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -26,8 +27,9 @@ import (
 type proxies struct {
 	g        *Gateway
 	byRoute  map[*route]*httputil.ReverseProxy
-	consoles *httputil.ReverseProxy
 	tls      *tls.Config
+	mu       sync.RWMutex
+	consoles map[string]*httputil.ReverseProxy                                 // by the name that their certificates have; "": their address
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to consoles
 }
 
@@ -44,14 +46,14 @@ func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, e
 		}
 		p.tls.RootCAs = pool
 	}
-	console := &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
 		ap, err := netip.ParseAddrPort(address)
-		if err != nil || !slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(ap.Addr().Unmap()) }) {
+		if err != nil || !console.Within(networks, ap.Addr()) {
 			return fmt.Errorf("%s is in none of consoles.networks", address)
 		}
 		return nil
 	}}
-	p.dial = console.DialContext
+	p.dial = dialer.DialContext
 	for _, rt := range g.all {
 		if rt.Lease {
 			continue
@@ -59,8 +61,46 @@ func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, e
 		d := &net.Dialer{Timeout: rt.connect()}
 		p.byRoute[rt] = p.proxy(p.transport(d.DialContext, rt.Timeouts.ResponseHeader, &tls.Config{MinVersion: tls.VersionTLS12}), rt)
 	}
-	p.consoles = p.proxy(p.transport(p.dial, 0, p.tls), nil)
+	p.consoles = map[string]*httputil.ReverseProxy{}
+	p.console("")
 	return p, nil
+}
+
+// maxConsoleNames is for how many names of certificates connections are kept.
+const maxConsoleNames = 256
+
+// console is the proxy to consoles whose certificates have a name of their own.
+// One pool of connections serves one name: the pool tells connections apart by
+// address alone.
+func (p *proxies) console(serverName string) *httputil.ReverseProxy {
+	p.mu.RLock()
+	rp, ok := p.consoles[serverName]
+	p.mu.RUnlock()
+	if ok {
+		return rp
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if rp, ok := p.consoles[serverName]; ok {
+		return rp
+	}
+	if len(p.consoles) >= maxConsoleNames {
+		for name, old := range p.consoles {
+			if name == "" {
+				continue
+			}
+			delete(p.consoles, name)
+			if t, ok := old.Transport.(*http.Transport); ok {
+				t.CloseIdleConnections()
+			}
+			break
+		}
+	}
+	tc := p.tls.Clone()
+	tc.ServerName = serverName
+	rp = p.proxy(p.transport(p.dial, 0, tc), nil)
+	p.consoles[serverName] = rp
+	return rp
 }
 
 func (p *proxies) transport(dial func(context.Context, string, string) (net.Conn, error), headerTimeout time.Duration, tc *tls.Config) *http.Transport {
@@ -102,11 +142,11 @@ func (l logWriter) Write(b []byte) (int, error) {
 }
 
 // target is where the request goes: the route's fixed upstream, or the lease's.
-func (a *activity) target() *url.URL {
-	if a.route.Lease {
-		return a.lease.target
+func (pg *passage) target() *url.URL {
+	if pg.route.Lease {
+		return pg.pass.target
 	}
-	return a.route.upstream
+	return pg.route.upstream
 }
 
 // forward hands the request to the upstream.
@@ -121,9 +161,9 @@ func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, pg *passage) {
 	// WebSockets have their own relay; h2c and the like would carry requests
 	// past the policy (GW-7).
 	delete(r.Header, "Upgrade")
-	rp := g.proxy.consoles
-	if !pg.route.Lease {
-		rp = g.proxy.byRoute[pg.route]
+	rp := g.proxy.byRoute[pg.route]
+	if pg.route.Lease {
+		rp = g.proxy.console(pg.lease.TLS.ServerName)
 	}
 	rp.ServeHTTP(w, r)
 }

@@ -55,7 +55,7 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 		return web.Fail(http.StatusServiceUnavailable, "gateway.closing", "error.internal", errors.New("shutting down"))
 	}
 	defer g.relays.leave()
-	rel := &relay{stop: make(chan int, 1), buffers: &g.buffers}
+	rel := &relay{stop: make(chan int, 1), buffers: &g.buffers, mute: looksOnly(pg.lease, pg.caller)}
 	pg.socket, pg.end = true, rel.end
 	s, ok := g.active.add(&pg.activity)
 	if !ok {
@@ -212,6 +212,9 @@ func (g *Gateway) dialUpstream(ctx context.Context, pg *passage) (net.Conn, erro
 		return conn, err
 	}
 	tc.ServerName = u.Hostname()
+	if pg.route.Lease && pg.lease.TLS.ServerName != "" {
+		tc.ServerName = pg.lease.TLS.ServerName
+	}
 	tconn := tls.Client(conn, tc)
 	if err := tconn.HandshakeContext(ctx); err != nil {
 		conn.Close()

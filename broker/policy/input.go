@@ -59,6 +59,10 @@ type Route struct{ Name, Host string }
 type Lease struct {
 	ID, Owner, Node, Kind string
 	Users, Groups         []string
+	ReadOnly              bool
+	// Admits is whether the lease itself lets this user in: as the owner, as
+	// somebody invited, or by its own rule.
+	Admits bool
 }
 
 // set leaves an empty text out, so that it equals nothing.
@@ -147,6 +151,7 @@ func (in Input) vars(names []string) map[string]any {
 				set(m, "node", l.Node)
 				set(m, "kind", l.Kind)
 				m["users"], m["groups"] = list(l.Users), list(l.Groups)
+				m["read_only"], m["admits"] = l.ReadOnly, l.Admits
 			}
 		}
 		out[n] = m

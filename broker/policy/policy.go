@@ -46,7 +46,7 @@ var fields = map[string][]string{
 	"client":   {"id", "name"},
 	"request":  {"method", "path", "host", "ip", "time"},
 	"route":    {"name", "host"},
-	"lease":    {"id", "owner", "node", "kind", "users", "groups"},
+	"lease":    {"id", "owner", "node", "kind", "users", "groups", "read_only", "admits"},
 	"claims":   nil, // whatever the upstream says
 }
 

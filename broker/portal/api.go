@@ -26,7 +26,7 @@ import (
 // person behind it the endpoint's role.
 const (
 	ScopeAccount  = "gatehouse:account"  // one's own sessions and data
-	ScopeConsoles = "gatehouse:consoles" // tickets for framed consoles (part C)
+	ScopeConsoles = "gatehouse:consoles" // lending consoles, by admins and the platform's service account
 	ScopeSupport  = "gatehouse:support"  // users and their sessions
 	ScopeAudit    = "gatehouse:audit"    // read everything
 	ScopeAdmin    = "gatehouse:admin"    // everything
@@ -45,6 +45,9 @@ type permission struct {
 	// fresh demands that the person signed in within this time (AD-2); the
 	// operator's own token is exempt.
 	fresh time.Duration
+	// service lets a service account call whose token carries one of the scopes:
+	// the operator gave them to it.
+	service bool
 }
 
 func (p permission) set() bool {
@@ -68,9 +71,13 @@ type endpoint struct {
 	serve        func(ctx context.Context, c *caller, r *http.Request) (any, error)
 }
 
+// stream is what serve returns to answer by itself, line by line.
+type stream func(w http.ResponseWriter, r *http.Request) error
+
 // caller is who asks.
 type caller struct {
-	operator bool // data/admin.token
+	operator bool   // data/admin.token
+	service  string // id of a service account
 	sess     session.Session
 	roles    []Role
 	scopes   []string // of a bearer token
@@ -84,8 +91,11 @@ func (c *caller) has(role Role) bool {
 
 // actor is how events name the caller.
 func (c *caller) actor() string {
-	if c.operator {
+	switch {
+	case c.operator:
 		return "operator"
+	case c.service != "":
+		return c.service
 	}
 	return c.sess.UserID
 }
@@ -161,6 +171,9 @@ func (p *Portal) guard(e endpoint, admin bool) web.Handler {
 		v, err := e.serve(r.Context(), c, r)
 		if err != nil {
 			return apiError(err)
+		}
+		if s, ok := v.(stream); ok {
+			return s(w, r)
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		if v == nil {
@@ -260,8 +273,9 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 	if aud := claims.Strings("aud"); len(aud) != 1 || aud[0] != p.issuer {
 		return nil, unauthorized("invalid_token", "the access token is for another audience; ask for resource="+p.issuer)
 	}
-	if claims.String("gatehouse:kind") != "user" {
-		return nil, insufficient("service accounts may not call this", "")
+	scopes := strings.Fields(claims.String("scope"))
+	if claims.String("gatehouse:kind") == "service" {
+		return p.service(claims, scopes)
 	}
 	// The grant first: a token can be revoked while its session goes on (RFC 7009).
 	err = p.ledger.Alive(ctx, grant.OfToken(claims.String("jti")))
@@ -278,12 +292,20 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	scopes := strings.Fields(claims.String("scope"))
 	if !slices.ContainsFunc(scopes, func(s string) bool { return strings.HasPrefix(s, "gatehouse:") }) {
 		return nil, insufficient("the access token has no scope gatehouse:…", ScopeAccount)
 	}
 	roles, err := p.rolesOf(ctx, s)
 	return &caller{sess: s, roles: roles, scopes: scopes, bearer: true}, err
+}
+
+// service takes the token of a service account that is still there.
+func (p *Portal) service(claims token.Claims, scopes []string) (*caller, error) {
+	id := claims.String("sub")
+	if _, there := p.clients.Get(id); !there || claims.String("client_id") != id {
+		return nil, unauthorized("invalid_token", "the service account of this token is not there any more")
+	}
+	return &caller{service: id, scopes: scopes, bearer: true}, nil
 }
 
 func (p *Portal) permit(need permission, c *caller) error {
@@ -293,8 +315,14 @@ func (p *Portal) permit(need permission, c *caller) error {
 		}
 		return nil
 	}
+	if c.service != "" && !need.service {
+		return insufficient("service accounts may not call this", "")
+	}
 	if c.bearer && !slices.Contains(c.scopes, ScopeAdmin) && !slices.ContainsFunc(need.scopes, func(s string) bool { return slices.Contains(c.scopes, s) }) {
 		return insufficient("the access token needs the scope "+need.scopes[0], need.scopes[0])
+	}
+	if c.service != "" {
+		return nil
 	}
 	if !need.self && !slices.ContainsFunc(need.roles, c.has) {
 		return forbidden("policy.role_missing", "this needs the role "+string(need.roles[0]))

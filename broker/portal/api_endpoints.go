@@ -21,6 +21,8 @@ func (p *Portal) endpoints() []endpoint {
 	keys := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeAdmin}, fresh: stepUp}
 	selfFresh := permission{self: true, scopes: []string{ScopeAccount}, fresh: stepUp}
 	admin := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeAdmin}, fresh: adminFresh}
+	lend := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeConsoles}, fresh: adminFresh, service: true}
+	lent := permission{roles: []Role{RoleAuditor, RoleSupport}, scopes: []string{ScopeConsoles, ScopeAudit, ScopeSupport}, fresh: adminFresh, service: true}
 	people := keys // who has an account is as grave as what signs for it
 	return []endpoint{
 		{method: http.MethodGet, path: "/openapi.json", summary: "This description.", needs: permission{public: true}, answer: map[string]any{}, serve: p.apiOpenAPI},
@@ -45,6 +47,12 @@ func (p *Portal) endpoints() []endpoint {
 
 		{method: http.MethodGet, path: "/sessions", summary: "The sessions of a user (user=ID).", needs: read, query: []string{"user"}, answer: page[sessionView]{}, serve: p.apiSessions},
 		{method: http.MethodDelete, path: "/sessions/{id}", summary: "End a session of anybody.", needs: support, serve: p.apiEndSession},
+
+		{method: http.MethodGet, path: "/consoles", summary: "Console leases, by owner or node; watch=true answers with all and then every change, a line of JSON each.", needs: lent, query: []string{"owner", "node", "after", "limit", "watch"}, answer: page[leaseView]{}, serve: p.apiConsoles},
+		{method: http.MethodPost, path: "/consoles", summary: "Lend up to 1,000 consoles; each stands or falls by itself.", needs: lend, body: bulkRequest{}, answer: bulkView{}, serve: p.apiPutConsoles},
+		{method: http.MethodGet, path: "/consoles/{id}", summary: "One console lease.", needs: lent, answer: leaseView{}, serve: p.apiConsole},
+		{method: http.MethodPut, path: "/consoles/{id}", summary: "Lend a console, or change what is lent; the same again is a heartbeat.", needs: lend, body: leaseRequest{}, answer: leaseView{}, serve: p.apiPutConsole},
+		{method: http.MethodDelete, path: "/consoles/{id}", summary: "Take a console back: what is open closes within a second.", needs: lend, serve: p.apiDeleteConsole},
 
 		{method: http.MethodGet, path: "/keys", summary: "Signing keys and their states.", needs: read, answer: page[keyView]{}, serve: p.apiKeys},
 		{method: http.MethodPost, path: "/keys/rotate", summary: "Put the next key of an algorithm to use now.", needs: keys, body: rotateRequest{}, answer: page[keyView]{}, serve: p.apiRotateKey},

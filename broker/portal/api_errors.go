@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
@@ -20,6 +21,8 @@ func apiError(err error) error {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded),
 		errors.Is(err, user.ErrNotFound), errors.Is(err, token.ErrUnknownKey):
 		return notFound(err)
+	case errors.Is(err, console.ErrNoLease), errors.Is(err, console.ErrInvalid):
+		return consoleError(err)
 	case errors.Is(err, user.ErrLastIdentity):
 		return web.Fail(http.StatusConflict, "identity.last", "error.identity_last", err)
 	case errors.Is(err, user.ErrMerged), errors.Is(err, user.ErrSuspended):

@@ -39,6 +39,7 @@ type cli struct {
 	User         userCmd         `cmd:"" help:"Users: list, show, suspend, resume."`
 	Session      sessionCmd      `cmd:"" help:"Sessions: list, revoke."`
 	Client       clientCmd       `cmd:"" help:"OIDC clients: list."`
+	Console      consoleCmd      `cmd:"" help:"Console leases: put, list, rm."`
 	HashPassword hashPasswordCmd `cmd:"" help:"Read a password and print its hash for local users."`
 	Healthcheck  healthcheckCmd  `cmd:"" help:"Exit 0 when /readyz of the running server is 200."`
 	DemoUpstream demoUpstreamCmd `cmd:"" hidden:"" help:"Serve the demo API and console alone."`

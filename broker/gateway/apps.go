@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+
+	"github.com/remotegpu/gatehouse/broker/console"
+	"github.com/remotegpu/gatehouse/broker/policy"
+	"github.com/remotegpu/gatehouse/broker/session"
+)
+
+// App is something that a person may open.
+type App struct {
+	Name, Kind, Node, URL string
+}
+
+// maxTiles is how many consoles the portal shows a person.
+const maxTiles = 200
+
+// Apps lists what this session may open: routes with a host of their own, and
+// the consoles that are lent to it. A rule that looks at the request is asked
+// about the one that opening would make now, from the same address.
+func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App, error) {
+	opening := func(rt *route, host string) *policy.Request {
+		return &policy.Request{Method: http.MethodGet, Path: rt.Path, Host: host, IP: ip, Time: g.cfg.Now()}
+	}
+	c := caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}
+	var out []App
+	for _, rt := range g.all {
+		if !rt.session || rt.Lease || rt.suffix != "" {
+			continue
+		}
+		if ok, err := g.mayOpen(ctx, rt, c, nil, opening(rt, rt.Host)); err != nil {
+			return nil, err
+		} else if !ok {
+			continue
+		}
+		out = append(out, App{Name: rt.Name, Kind: "api", URL: g.url(rt.Host, rt.Path)})
+	}
+	lent := g.cfg.Leases.For(s.UserID, s.Groups, maxTiles)
+	for _, rt := range g.all {
+		if !rt.Lease || !rt.session {
+			continue
+		}
+		for _, l := range lent {
+			if ok, err := g.mayOpen(ctx, rt, c, l, opening(rt, l.ID+rt.suffix)); err != nil {
+				return nil, err
+			} else if !ok {
+				continue
+			}
+			out = append(out, App{Name: cmp.Or(l.Title, l.ID), Kind: l.Kind, Node: l.Node, URL: g.url(l.ID+rt.suffix, rt.Path)})
+		}
+	}
+	return out, nil
+}
+
+// mayOpen decides without making what an upstream needs. A rule that looks at a
+// request which is not there says nothing, and its route is shown.
+func (g *Gateway) mayOpen(ctx context.Context, rt *route, c caller, l *console.Lease, req *policy.Request) (bool, error) {
+	if req == nil && readsRequest(rt, l) {
+		return true, nil
+	}
+	p, err := g.decide(ctx, rt, c, l, req, g.cfg.Now())
+	if err != nil {
+		return false, err
+	}
+	return p.allowed, nil
+}
+
+// ConsoleURL is where people open a console; "" where no route leads to leases.
+func (g *Gateway) ConsoleURL(id string) string {
+	for _, rt := range g.all {
+		if rt.Lease {
+			return g.url(id+rt.suffix, rt.Path)
+		}
+	}
+	return ""
+}
+
+// url is a gateway host as browsers call it.
+func (g *Gateway) url(host, path string) string {
+	if p := g.cfg.Issuer.Port(); p != "" {
+		host += ":" + p
+	}
+	return g.cfg.Issuer.Scheme + "://" + host + path
+}
