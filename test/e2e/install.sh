@@ -23,6 +23,13 @@ need chromium chromium
 need /usr/share/fonts/truetype/wqy/wqy-microhei.ttc fonts-wqy-microhei
 need /usr/share/simplesamlphp/www simplesamlphp php-cli php-xml php-mbstring php-curl php-sqlite3
 need /usr/lib/apache2/modules/mod_auth_openidc.so apache2-bin libapache2-mod-auth-openidc
+need g++ g++ # WeTTY compiles its terminal
+need make make
+need Xtigervnc tigervnc-standalone-server tigervnc-tools xkb-data x11-xkb-utils
+need xterm xterm
+need websockify websockify
+need /usr/share/novnc/vnc.html novnc
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) # Jupyter
 if [ "$what" = full ]; then # Keycloak
   need java openjdk-17-jre-headless
   need mvn maven
@@ -53,14 +60,26 @@ command -v node >/dev/null || { echo "failed: Node.js 20 or newer is needed: apt
 # Browser driver, the certified relying party and the certified provider, from npm by their lock files.
 mkdir -p .peers
 test/peers/browser/install.sh .peers/browser
-for peer in openid-client oidc-provider; do
-  dir=.peers/$peer
+for peer in openid-client oidc-provider consoles/wetty; do
+  dir=.peers/$(basename $peer)
   mkdir -p "$dir"
   sum=$(cat test/peers/$peer/package.json test/peers/$peer/package-lock.json | sha256sum | cut -c1-16)
   if [ ! -f "$dir/node_modules/.done-$sum" ]; then
     cp test/peers/$peer/package.json test/peers/$peer/package-lock.json "$dir/"
+    # Native modules compile against the headers beside this node, where it brings them.
+    node=$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")
+    [ ! -e "$node/include/node/node.h" ] || export npm_config_nodedir=$node
     (cd "$dir" && npm ci --no-audit --no-fund --loglevel=error) || { echo "failed: npm ci for $peer" >&2; exit 1; }
     touch "$dir/node_modules/.done-$sum"
   fi
 done
+# JupyterLab, from PyPI by pinned versions.
+dir=.peers/jupyter
+sum=$(sha256sum <test/peers/consoles/jupyter/requirements.txt | cut -c1-16)
+if [ ! -f "$dir/venv/.done-$sum" ]; then
+  rm -rf "$dir/venv" && mkdir -p "$dir"
+  { python3 -m venv "$dir/venv" && "$dir/venv/bin/pip" install -q --disable-pip-version-check -r test/peers/consoles/jupyter/requirements.txt; } ||
+    { echo "failed: pip install -r test/peers/consoles/jupyter/requirements.txt" >&2; exit 1; }
+  touch "$dir/venv/.done-$sum"
+fi
 echo "end-to-end peers ($what): ready"
