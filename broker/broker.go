@@ -235,7 +235,7 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 	}
 	b.portal, err = portal.New(portal.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
-		Consoles: b.consoles, ConsoleURL: b.gateway.ConsoleURL, SignIn: b.door, Roles: cfg.Roles, AdminToken: adminToken, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
+		Consoles: b.consoles, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, SignIn: b.door, Roles: cfg.Roles, AdminToken: adminToken, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
 			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {
@@ -278,6 +278,12 @@ func (b *Broker) sessionEnded(ctx context.Context, s session.Session, reason str
 		Details: map[string]string{"session": s.ID, "kind": string(s.Kind), "reason": reason}}); err != nil {
 		b.log.Error("an event was not recorded", "event", event.SessionRevoked, "err", err)
 	}
+}
+
+// access asks the gateway for the portal.
+func (b *Broker) access(ctx context.Context, q portal.AccessQuestion, s session.Session) (portal.Access, error) {
+	v, err := b.gateway.Explain(ctx, gateway.Question(q), s)
+	return portal.Access{Decision: v.Decision, Route: v.Route, Lease: v.Lease, Rule: v.Rule, Reason: v.Reason, Contact: v.Contact, Because: v.Because, MaxAge: int(v.MaxAge / time.Second)}, err
 }
 
 // leaseRanOut records what nobody asked for.

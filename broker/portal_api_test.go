@@ -36,6 +36,7 @@ func apiTable() map[string]struct{ who, body string } {
 		"POST /keys/{kid}/revoke":         {"keys", ""},
 		"GET /clients":                    {"read", ""},
 		"GET /connectors":                 {"read", ""},
+		"POST /access/check":              {"read", `{"url":"odd"}`},
 		"GET /consoles":                   {"lent", ""},
 		"POST /consoles":                  {"lend", `{"items":[]}`},
 		"GET /consoles/{id}":              {"lent", ""},

@@ -58,14 +58,14 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App
 // mayOpen decides without making what an upstream needs. A rule that looks at a
 // request which is not there says nothing, and its route is shown.
 func (g *Gateway) mayOpen(ctx context.Context, rt *route, c caller, l *console.Lease, req *policy.Request) (bool, error) {
-	if req == nil && readsRequest(rt, l) {
+	if req == nil && rt.rules.readsRequest(l) {
 		return true, nil
 	}
 	p, err := g.decide(ctx, rt, c, l, req, g.cfg.Now())
 	if err != nil {
 		return false, err
 	}
-	return p.allowed, nil
+	return p.allowed || p.stepUp > 0, nil // who must sign in again may
 }
 
 // ConsoleURL is where people open a console; "" where no route leads to leases.

@@ -142,9 +142,8 @@ func (g *Gateway) sameSite(r *http.Request, rt *route) bool {
 // unauthenticated answers who is not signed in: a navigation goes to sign-in, an
 // API call is told (docs/security.md GW, ux F5).
 func (g *Gateway) unauthenticated(w http.ResponseWriter, r *http.Request, rt *route) error {
-	dest := r.Header.Get("Sec-Fetch-Dest")
-	if rt.session && r.Method == http.MethodGet && web.Navigates(r) && (dest == "" || dest == "document") && !isUpgrade(r) {
-		return g.startHandoff(w, r)
+	if rt.session && begins(r) {
+		return g.startHandoff(w, r, 0)
 	}
 	e := web.Fail(http.StatusUnauthorized, "session.required", "error.sign_in", errNobody)
 	h := http.Header{"Www-Authenticate": {`Bearer realm="gatehouse"`}}

@@ -22,7 +22,8 @@ const jwtTTL = 5 * time.Minute
 // the JWT, kept until session, lease or token is another.
 type pass struct {
 	allowed  bool
-	reason   string
+	refusal  *refusal      // why not, where it is not for want of a fresh sign-in
+	stepUp   time.Duration // how old the sign-in may be, where it is older
 	identity identity
 	target   *url.URL // of a lease's upstream
 	bearer   []string // "Bearer <JWT>" as a header's values, or nil
@@ -56,7 +57,7 @@ func (g *Gateway) pass(ctx context.Context, rt *route, c caller, l *console.Leas
 	g.passes.mu.RLock()
 	p := g.passes.m[key]
 	g.passes.mu.RUnlock()
-	if p != nil && now.Before(p.until) && keepable(rt, l) {
+	if p != nil && now.Before(p.until) && rt.rules.keepable(l) {
 		return p, nil
 	}
 	fresh, err := g.decide(ctx, rt, c, l, req, now)
@@ -92,9 +93,10 @@ func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l *console.Le
 	if !c.expires.IsZero() && c.expires.Before(p.until) {
 		p.until = c.expires
 	}
-	if rt.allow == nil && (l == nil || l.Rule() == nil) {
-		p.allowed = l == nil || l.Names(c.userID, c.session.Groups)
-		p.reason = "owner or invited"
+	if rt.plain() && (l == nil || l.Rule() == nil) {
+		if p.allowed = l == nil || l.Names(c.userID, c.session.Groups); !p.allowed {
+			p.refusal = &refusal{reason: rt.Reason, contact: rt.Contact, log: "not owner, not invited"}
+		}
 		return p, nil
 	}
 	in := policy.Input{
@@ -113,21 +115,24 @@ func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l *console.Le
 	if c.clientID != "" {
 		in.Client = &policy.Client{ID: c.clientID}
 	}
-	if l != nil {
-		admits := g.admits(ctx, l, c, in)
-		if rt.allow == nil {
-			p.allowed, p.reason = admits, "owner, invited, or the lease's own rule"
-			return p, nil
+	why, again, until := g.judge(ctx, rt, c, l, in, now)
+	switch {
+	case why != nil:
+		p.refusal = why
+	case again:
+		p.stepUp = rt.rules.maxAge
+	default:
+		p.allowed = true
+		if !until.IsZero() && until.Before(p.until) {
+			p.until = until
 		}
-		in.Lease = l.Vars(admits)
 	}
-	d, err := rt.allow.Decide(ctx, in)
-	if err != nil { // an error is a refusal (docs/security.md AD-10)
-		g.cfg.Log.Info("a route's rule failed, which refuses", "route", rt.Name, "err", err)
-		return &pass{reason: err.Error(), until: p.until}, nil
-	}
-	p.allowed, p.reason = d.Allowed, d.Reason
 	return p, nil
+}
+
+// plain reports whether a route has no rule of its own.
+func (rt *route) plain() bool {
+	return rt.rules.allow == nil && len(rt.rules.deny) == 0 && rt.rules.maxAge == 0
 }
 
 // equip gives an allowed pass its headers and JWT.

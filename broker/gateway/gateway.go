@@ -41,7 +41,7 @@ type grants interface {
 }
 
 type starter interface {
-	StartFor(w http.ResponseWriter, r *http.Request, returnTo, app string) error
+	StartFor(w http.ResponseWriter, r *http.Request, returnTo, app string, force bool) error
 	Current(r *http.Request) (session.Session, bool, error)
 }
 
@@ -186,7 +186,7 @@ func (g *Gateway) over(ctx context.Context, a *activity) int {
 			return closeForbidden
 		}
 	}
-	if p, err := g.pass(ctx, a.route, c, l, a.request); err == nil && !p.allowed {
+	if p, err := g.pass(ctx, a.route, c, l, a.request); err == nil && p.refusal != nil { // a fresh sign-in is asked for at the beginning
 		return closeForbidden
 	}
 	return 0

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,8 +24,9 @@ const handoffCookie = "gatehouse-handoff"
 const handoffTTL = 10 * time.Minute
 
 // startHandoff sends a navigation to the broker, which comes back with a
-// one-time ticket for this host and this browser.
-func (g *Gateway) startHandoff(w http.ResponseWriter, r *http.Request) error {
+// one-time ticket for this host and this browser. With maxAge the sign-in there
+// may not be older.
+func (g *Gateway) startHandoff(w http.ResponseWriter, r *http.Request, maxAge time.Duration) error {
 	nonce, ok := g.cfg.Edge.Cookie(r, handoffCookie)
 	if !ok || len(nonce) != 52 {
 		nonce = rand.Text() + rand.Text()
@@ -34,7 +36,11 @@ func (g *Gateway) startHandoff(w http.ResponseWriter, r *http.Request) error {
 	if len(rd) > 2000 {
 		rd = g.origin(r) + "/"
 	}
-	g.cfg.Edge.Redirect(w, r, g.cfg.Issuer.String()+"/gateway/start?"+url.Values{"rd": {rd}, "browser": {store.HashID(nonce)}}.Encode())
+	params := url.Values{"rd": {rd}, "browser": {store.HashID(nonce)}}
+	if maxAge > 0 {
+		params.Set("max_age", strconv.Itoa(int(maxAge/time.Second)))
+	}
+	g.cfg.Edge.Redirect(w, r, g.cfg.Issuer.String()+"/gateway/start?"+params.Encode())
 	return nil
 }
 
@@ -54,7 +60,12 @@ func (g *Gateway) Start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if !in {
+	// The route asks again when they are back, so that who shortens this gains nothing.
+	old := false
+	if age, err := strconv.ParseUint(params.Get("max_age"), 10, 31); in && err == nil && age >= uint64(minStepUp/time.Second) {
+		old = g.cfg.Now().Sub(s.AuthTime) >= time.Duration(age)*time.Second
+	}
+	if !in || old {
 		app := ""
 		if rs, _ := g.routes.host(web.HostName(u.Host)); len(rs) > 0 {
 			app = rs[0].Name // the operator's word, not the address's
@@ -62,7 +73,7 @@ func (g *Gateway) Start(w http.ResponseWriter, r *http.Request) error {
 				app = rt.Name
 			}
 		}
-		return g.cfg.SignIn.StartFor(w, r, "/gateway/start?"+r.URL.RawQuery, app)
+		return g.cfg.SignIn.StartFor(w, r, "/gateway/start?"+r.URL.RawQuery, app, old)
 	}
 	browser := params.Get("browser")
 	if browser == "" { // a link from elsewhere: the host itself begins the hand-off

@@ -24,17 +24,6 @@ func leaseID(l *console.Lease) string {
 	return l.ID
 }
 
-// keepable reports whether a decision holds for the next request: neither the
-// route's rule nor the lease's looks at the request or the clock.
-func keepable(rt *route, l *console.Lease) bool {
-	return (rt.allow == nil || rt.allow.Keepable()) && (l == nil || l.Rule() == nil || l.Rule().Keepable())
-}
-
-// readsRequest reports whether a rule looks at the request.
-func readsRequest(rt *route, l *console.Lease) bool {
-	return rt.allow != nil && rt.allow.ReadsRequest() || l != nil && l.Rule() != nil && l.Rule().ReadsRequest()
-}
-
 // admits is what the lease itself says of somebody: the owner, the invited, and
 // whom its own rule lets in. An error of the rule is a refusal (docs/security.md AD-10).
 func (g *Gateway) admits(ctx context.Context, l *console.Lease, c caller, in policy.Input) bool {

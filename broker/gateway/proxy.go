@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/console"
-	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
@@ -98,22 +96,25 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 	if rt.Lease {
 		if pg.lease, err = g.cfg.Leases.Get(r.Context(), label); err != nil {
 			if errors.Is(err, console.ErrNoLease) {
-				return g.denied(r, &pg.activity, label, "no lease")
+				return g.denied(r, &pg.activity, label, &refusal{log: "no lease"})
 			}
 			return err
 		}
 	}
-	if readsRequest(rt, pg.lease) {
+	if rt.rules.readsRequest(pg.lease) {
 		pg.request = &policy.Request{Method: r.Method, Path: r.URL.Path, Host: q.Host, IP: q.IP.String(), Time: g.cfg.Now()}
 	}
 	if pg.pass, err = g.pass(r.Context(), rt, c, pg.lease, pg.request); err != nil {
 		return err
 	}
-	if !pg.pass.allowed {
-		return g.denied(r, &pg.activity, label, pg.pass.reason)
+	switch {
+	case pg.pass.stepUp > 0:
+		return g.stepUp(w, r, pg.pass.stepUp)
+	case !pg.pass.allowed:
+		return g.denied(r, &pg.activity, label, pg.pass.refusal)
 	}
 	if looksOnly(pg.lease, c) && !looking(r.Method) {
-		return g.denied(r, &pg.activity, label, "the lease is read-only for guests")
+		return g.denied(r, &pg.activity, label, &refusal{rule: "read_only", log: "the lease is read-only for guests"})
 	}
 	pg.began = time.Now()
 	if isUpgrade(r) {
@@ -150,7 +151,7 @@ func (g *Gateway) overError(r *http.Request, pg *passage, code int) error {
 		e.Header = http.Header{"Www-Authenticate": {`Bearer realm="gatehouse"`}}
 		return e
 	}
-	return g.denied(r, &pg.activity, leaseID(pg.lease), ended(code).Error())
+	return g.denied(r, &pg.activity, leaseID(pg.lease), &refusal{log: ended(code).Error()})
 }
 
 // tooMany refuses one that has too much open (GW-14).
@@ -177,30 +178,6 @@ func refuse(r *http.Request, rt *route, raw string) error {
 		return bad("request.upgrade", errors.New("a WebSocket is opened by GET over HTTP/1.1 without a body"))
 	}
 	return nil
-}
-
-// denied says 403 and to whom; consoles are audited.
-func (g *Gateway) denied(r *http.Request, a *activity, label, why string) error {
-	rt, c := a.route, a.caller
-	q := web.RequestOf(r)
-	g.cfg.Log.Info("denied", "request_id", q.ID, "route", rt.Name, "user", c.userID, "reason", why)
-	if rt.Lease {
-		if err := g.cfg.Events.Record(r.Context(), event.Event{Name: event.ConsoleDenied, Actor: c.userID, Target: label, Connector: c.session.Connector, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID}); err != nil {
-			return err
-		}
-	}
-	e := web.Fail(http.StatusForbidden, "policy.denied", "error.denied", nil)
-	e.Args = map[string]any{"name": rt.Name}
-	if c.cookie {
-		if u, err := g.cfg.Users.Profile(r.Context(), c.userID); err == nil {
-			e.Who = cmp.Or(u.Email, u.Username, u.Name)
-		}
-	}
-	if rt.Lease {
-		e.Text, e.Args = "error.denied_console", map[string]any{"name": label}
-	}
-	e.Actions = []web.Action{{Text: "error.to_portal", URL: g.cfg.Issuer.String() + "/"}, {Text: "error.other_account", URL: g.cfg.Issuer.String() + "/signout"}}
-	return e
 }
 
 // cors answers preflights, which are never forwarded, and lets the route's

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/console"
-	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
@@ -30,6 +29,14 @@ type Route struct {
 	// Allow is CEL; absent: everybody who is signed in, on a lease route owner
 	// and invited.
 	Allow *string `yaml:"allow"`
+	// Reason is what who is refused by Allow is told, by language; Contact is
+	// whom they may ask.
+	Reason  map[string]string `yaml:"reason"`
+	Contact string            `yaml:"contact"`
+	// Deny are asked first and win.
+	Deny []DenyRule `yaml:"deny"`
+	// StepUp demands a fresh sign-in.
+	StepUp *StepUpConfig `yaml:"step_up"`
 	// Auth are the ways to authenticate: session, bearer, api_key. Default: session, bearer.
 	Auth []string `yaml:"auth,some"`
 	// Scopes are those that a bearer token must hold, all of them.
@@ -128,19 +135,7 @@ func (r Route) Problems() []problem.Problem {
 			add("Upstream", "route.upstream", "A route needs the URL of its upstream, without query and user.", "upstream: http://127.0.0.1:9000")
 		}
 	}
-	place := policy.AtRoute
-	if r.Lease {
-		place = policy.AtLease
-	}
-	if r.Allow != nil {
-		e, err := policy.Compile(place, policy.Bool, *r.Allow)
-		switch {
-		case err != nil:
-			add("Allow", "route.allow", err.Error(), "")
-		case r.raw() && e.ReadsPath():
-			add("Allow", "route.raw_path", "A rule cannot judge request.path where raw_path lets ambiguous paths through.", "raw_path: false")
-		}
-	}
+	ps = append(ps, r.ruleProblems()...)
 	for i, a := range r.Auth {
 		if !slices.Contains([]string{"session", "bearer", "api_key"}, a) {
 			add(fmt.Sprintf("Auth[%d]", i), "route.auth", fmt.Sprintf("%q is no way to authenticate.", a), "session, bearer, api_key")
@@ -211,7 +206,7 @@ func (r Route) connect() time.Duration {
 // route is a Route made ready.
 type route struct {
 	Route
-	allow    *policy.Expr
+	rules    rules
 	upstream *url.URL
 	raw      bool
 	session  bool
@@ -241,16 +236,9 @@ func compile(r Route) (*route, error) {
 		}
 		c.upstream = u
 	}
-	if r.Allow != nil {
-		place := policy.AtRoute
-		if r.Lease {
-			place = policy.AtLease
-		}
-		e, err := policy.Compile(place, policy.Bool, *r.Allow)
-		if err != nil {
-			return nil, fmt.Errorf("route %q: %w", r.Name, err)
-		}
-		c.allow = e
+	var err error
+	if c.rules, err = r.compileRules(); err != nil {
+		return nil, fmt.Errorf("route %q: %w", r.Name, err)
 	}
 	auth := r.Auth
 	if len(auth) == 0 {

@@ -105,7 +105,7 @@ func Compile(place Place, kind Kind, source string) (*Expr, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := []cel.EnvOption{cel.ParserExpressionSizeLimit(maxSource), cel.ParserRecursionLimit(64)}
+	opts := []cel.EnvOption{cel.ParserExpressionSizeLimit(maxSource), cel.ParserRecursionLimit(64), inCIDR()}
 	for name := range vars {
 		opts = append(opts, cel.Variable(name, cel.MapType(cel.StringType, cel.DynType)))
 	}

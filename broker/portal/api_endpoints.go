@@ -48,6 +48,8 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodGet, path: "/sessions", summary: "The sessions of a user (user=ID).", needs: read, query: []string{"user"}, answer: page[sessionView]{}, serve: p.apiSessions},
 		{method: http.MethodDelete, path: "/sessions/{id}", summary: "End a session of anybody.", needs: support, serve: p.apiEndSession},
 
+		{method: http.MethodPost, path: "/access/check", summary: "Who may reach a URL of the gateway, and why not: a user by each browser session, or all users. Nothing is forwarded.", needs: read, body: accessRequest{}, answer: page[accessView]{}, serve: p.apiAccess},
+
 		{method: http.MethodGet, path: "/consoles", summary: "Console leases, by owner or node; watch=true answers with all and then every change, a line of JSON each.", needs: lent, query: []string{"owner", "node", "after", "limit", "watch"}, answer: page[leaseView]{}, serve: p.apiConsoles},
 		{method: http.MethodPost, path: "/consoles", summary: "Lend up to 1,000 consoles; each stands or falls by itself.", needs: lend, body: bulkRequest{}, answer: bulkView{}, serve: p.apiPutConsoles},
 		{method: http.MethodGet, path: "/consoles/{id}", summary: "One console lease.", needs: lent, answer: leaseView{}, serve: p.apiConsole},

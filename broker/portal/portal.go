@@ -54,6 +54,8 @@ type Config struct {
 	Consoles *console.Registry
 	// ConsoleURL is where people open a console.
 	ConsoleURL func(id string) string
+	// Access says what the gateway would answer a session.
+	Access func(ctx context.Context, q AccessQuestion, s session.Session) (Access, error)
 	// OwnsDomain reports whether a connector may speak for an e-mail domain; verified is what the upstream said of the address.
 	OwnsDomain func(connector, domain string, verified bool) bool
 	// Apps lists what the person of a session may open through the gateway.
@@ -84,6 +86,7 @@ type Portal struct {
 	roles      Roles
 	consoles   *console.Registry
 	consoleURL func(id string) string
+	access     func(ctx context.Context, q AccessQuestion, s session.Session) (Access, error)
 	ownsDomain func(connector, domain string, verified bool) bool
 	apps       func(r *http.Request, s session.Session, u user.User) ([]App, error)
 	preview    func(ctx context.Context, s session.Session) (access, id token.Claims, err error)
@@ -96,7 +99,7 @@ type Portal struct {
 // New returns a Portal, or an error when something that it needs is missing.
 func New(c Config) (*Portal, error) {
 	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
-		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.ConsoleURL == nil || c.Now == nil || c.Log == nil {
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.ConsoleURL == nil || c.Access == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
 	iss, err := url.Parse(c.Issuer)
@@ -104,7 +107,7 @@ func New(c Config) (*Portal, error) {
 		return nil, err
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, consoleURL: c.ConsoleURL, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, consoleURL: c.ConsoleURL, access: c.Access, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
 		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 

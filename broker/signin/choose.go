@@ -36,8 +36,8 @@ func (d *Door) Start(w http.ResponseWriter, r *http.Request, returnTo string) er
 
 // StartFor is Start for something that has a name: the page says what the
 // person goes on to.
-func (d *Door) StartFor(w http.ResponseWriter, r *http.Request, returnTo, app string) error {
-	return d.StartWith(w, r, Start{ReturnTo: returnTo, App: app})
+func (d *Door) StartFor(w http.ResponseWriter, r *http.Request, returnTo, app string, force bool) error {
+	return d.StartWith(w, r, Start{ReturnTo: returnTo, App: app, Force: force})
 }
 
 // StartWith begins a sign-in: the request is sealed into an attempt's cookie,

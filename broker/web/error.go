@@ -28,7 +28,10 @@ type Error struct {
 	Who string
 	// Down names what stands behind us and did not answer.
 	Down string
-	Err  error
+	// Rule is the name of the rule that refused, Reason what its operator says to
+	// who is refused, Ask whom they may ask.
+	Rule, Reason, Ask string
+	Err               error
 	// Header is added to the answer.
 	Header http.Header
 	// JSON is the body for machines; where it is set, everybody gets it.
@@ -62,11 +65,15 @@ type errorBody struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 	Ref     string `json:"ref"`
+	Rule    string `json:"rule,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Contact string `json:"contact,omitempty"`
 }
 
 type errorPage struct {
 	Title, Help, Code, Ref string
 	Who, Down              string
+	Rule, Reason, Ask      string
 	Time                   time.Time
 	Actions                []Action
 	Again                  bool // asking once more may help
@@ -99,10 +106,10 @@ func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	if !Navigates(r) {
-		_ = e.JSON(w, we.Status, errorBody{Error: machineWord(we.Status), Code: we.Code, Message: e.Text("en", we.Text, we.Args), Ref: q.Ref()})
+		_ = e.JSON(w, we.Status, errorBody{Error: machineWord(we.Status), Code: we.Code, Message: e.Text("en", we.Text, we.Args), Ref: q.Ref(), Rule: we.Rule, Reason: we.Reason, Contact: we.Ask})
 		return
 	}
-	data := errorPage{Title: e.Text(q.Locale, we.Text, we.Args), Code: we.Code, Ref: q.Ref(), Time: e.cfg.Now().UTC(), Actions: we.Actions, Who: we.Who, Down: we.Down,
+	data := errorPage{Title: e.Text(q.Locale, we.Text, we.Args), Code: we.Code, Ref: q.Ref(), Time: e.cfg.Now().UTC(), Actions: we.Actions, Who: we.Who, Down: we.Down, Rule: we.Rule, Reason: we.Reason, Ask: we.Ask,
 		Again: we.Status >= 500 || we.Status == http.StatusTooManyRequests}
 	if e.has(we.Text + ".help") {
 		data.Help = e.Text(q.Locale, we.Text+".help", we.Args)
