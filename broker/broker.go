@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/apikey"
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/demo"
 	"github.com/remotegpu/gatehouse/broker/event"
@@ -62,6 +63,8 @@ type Broker struct {
 	clients  *grant.Clients
 	ledger   *grant.Ledger
 	consoles *console.Registry
+	accounts *user.ServiceAccounts
+	apiKeys  *apikey.Registry
 	door     *signin.Door
 	issuer   *issuer.Issuer
 	gateway  *gateway.Gateway
@@ -165,6 +168,11 @@ func (b *Broker) domain(sealer *store.Sealer, tokens grant.TokensConfig) (err er
 	if b.consoles, err = console.New(console.Config{KV: b.store, Bus: b.store, Leaser: b.store, Sealer: sealer, Now: b.now, Log: b.log, RanOut: b.leaseRanOut}); err != nil {
 		return err
 	}
+	grace := *cfg.Sessions.WithDefaults().OutageGrace
+	b.accounts = user.NewServiceAccounts(user.Config{KV: b.store, Bus: b.store, Sealer: sealer, Now: b.now, Log: b.log}, cfg.ServiceAccounts, grace)
+	if b.apiKeys, err = apikey.New(apikey.Config{KV: b.store, Bus: b.store, Sealer: sealer, Alive: b.ownerAlive, PerOwner: cfg.APIKeys.PerOwner, Grace: grace, Now: b.now, Log: b.log}); err != nil {
+		return err
+	}
 	networks, err := cfg.Consoles.Prefixes()
 	if err != nil {
 		return err
@@ -228,14 +236,14 @@ func (b *Broker) doors(ctx context.Context, sealer *store.Sealer, tokens grant.T
 		}
 	}
 	if b.gateway, err = gateway.New(gateway.Config{
-		Edge: b.edge, Issuer: iss, Routes: routes, Consoles: cfg.Consoles, Sessions: b.sessions, Signer: b.keys, Users: b.users, Grants: b.ledger,
+		Edge: b.edge, Issuer: iss, Routes: routes, Consoles: cfg.Consoles, Sessions: b.sessions, Signer: b.keys, Users: b.users, Grants: b.ledger, Keys: keysOfAccounts{b.apiKeys, b.accounts},
 		SignIn: b.door, Leases: b.consoles, Events: b.events, Now: b.now, Log: b.log, Observe: b.metrics.gatewayRequest,
 	}); err != nil {
 		return err
 	}
 	b.portal, err = portal.New(portal.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
-		Consoles: b.consoles, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, SignIn: b.door, Roles: cfg.Roles, AdminToken: adminToken, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
+		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, SignIn: b.door, Roles: cfg.Roles, AdminToken: adminToken, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
 			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {

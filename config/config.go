@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/apikey"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/grant"
@@ -60,7 +61,8 @@ type Config struct {
 	Consoles  gateway.ConsolesConfig `yaml:"consoles"`
 
 	Trust              []issuer.TrustRule        `yaml:"trust,later"`
-	ServiceAccounts    []user.ServiceAccount     `yaml:"service_accounts,later"`
+	APIKeys            apikey.KeysConfig         `yaml:"api_keys"`
+	ServiceAccounts    []user.ServiceAccount     `yaml:"service_accounts"`
 	DingTalk           []notify.Channel          `yaml:"dingtalk,one,later"`
 	WeChat             []notify.Channel          `yaml:"wechat,one,later"`
 	Slack              []notify.Channel          `yaml:"slack,one,later"`

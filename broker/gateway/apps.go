@@ -25,7 +25,7 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App
 	opening := func(rt *route, host string) *policy.Request {
 		return &policy.Request{Method: http.MethodGet, Path: rt.Path, Host: host, IP: ip, Time: g.cfg.Now()}
 	}
-	c := caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}
+	c := bySession(s)
 	var out []App
 	for _, rt := range g.all {
 		if !rt.session || rt.Lease || rt.suffix != "" {

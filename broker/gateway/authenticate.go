@@ -3,11 +3,13 @@ package gateway
 import (
 	"errors"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/apikey"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/token"
@@ -19,9 +21,13 @@ const ConsoleCookie = "gatehouse-console"
 
 // caller is who asks, and by what.
 type caller struct {
-	session  session.Session // ID "" for a service
+	session  session.Session // ID "" for a service and for an API key
 	userID   string
-	kind     string // browser, offline, device, service
+	groups   []string // of the session, or what the operator gave a service account
+	kind     string   // browser, offline, device, api_key, service
+	service  bool     // nobody's but a program's own
+	keyID    string   // of an API key
+	from     netip.Addr
 	clientID string
 	scope    []string
 	tokenID  string // jti; "" by cookie
@@ -36,12 +42,19 @@ var errNobody = errors.New("not authenticated")
 func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller, error) {
 	h, hasCookie := g.cfg.Edge.Cookie(r, ConsoleCookie)
 	auth := r.Header["Authorization"]
-	if rt.bearer && len(auth) > 0 && !(rt.Lease && hasCookie) {
+	if (rt.bearer || rt.apiKey) && len(auth) > 0 && !(rt.Lease && hasCookie) {
 		if len(auth) > 1 {
 			return caller{}, challenge(http.StatusBadRequest, "invalid_request", "More than one Authorization header.", nil)
 		}
 		if scheme, raw, ok := strings.Cut(auth[0], " "); ok && strings.EqualFold(scheme, "Bearer") {
-			return g.byToken(r, rt, strings.TrimSpace(raw))
+			raw = strings.TrimSpace(raw)
+			switch {
+			case rt.apiKey && apikey.Looks(raw):
+				return g.byKey(r, rt, raw)
+			case rt.bearer:
+				return g.byToken(r, rt, raw)
+			}
+			return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "This service does not take credentials of that kind.", nil)
 		}
 		if !rt.session {
 			return caller{}, errNobody
@@ -57,7 +70,41 @@ func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller,
 	if err != nil {
 		return caller{}, err
 	}
-	return caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}, nil
+	return bySession(s), nil
+}
+
+// bySession is who a browser's session is.
+func bySession(s session.Session) caller {
+	return caller{session: s, userID: s.UserID, groups: s.Groups, kind: string(s.Kind), cookie: true}
+}
+
+// byKey takes an API key (docs/security.md AD-4).
+func (g *Gateway) byKey(r *http.Request, rt *route, raw string) (caller, error) {
+	from := web.RequestOf(r).IP
+	k, err := g.cfg.Keys.Verify(r.Context(), raw, from)
+	switch {
+	case errors.Is(err, apikey.ErrMalformed):
+		return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "This is no whole API key.", err)
+	case errors.Is(err, apikey.ErrUnknown), errors.Is(err, apikey.ErrOwner):
+		return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The API key is not valid or has expired.", err)
+	case errors.Is(err, apikey.ErrNetwork):
+		return caller{}, challenge(http.StatusForbidden, "invalid_token", "The API key may not be used from this address.", err)
+	case err != nil:
+		return caller{}, err
+	}
+	for _, need := range rt.Scopes {
+		if !slices.Contains(k.Scopes, need) {
+			return caller{}, challenge(http.StatusForbidden, "insufficient_scope", "The API key lacks a scope.", nil)
+		}
+	}
+	c := caller{userID: k.Owner, kind: "api_key", scope: k.Scopes, tokenID: "key:" + k.ID, keyID: k.ID, expires: k.Expires, from: from, service: k.Service}
+	if k.Service {
+		c.kind = "service"
+		if c.groups, err = g.cfg.Keys.Groups(r.Context(), k.Owner); err != nil {
+			return caller{}, err
+		}
+	}
+	return c, nil
 }
 
 // byToken takes an access token whose aud is the route's (docs/security.md
@@ -71,7 +118,7 @@ func (g *Gateway) byToken(r *http.Request, rt *route, raw string) (caller, error
 	if rt.Audience == "" || len(aud) != 1 || aud[0] != rt.Audience {
 		return caller{}, challenge(http.StatusForbidden, "invalid_token", "The token is for another audience.", nil)
 	}
-	out := caller{userID: c.String("sub"), clientID: c.String("client_id"), scope: strings.Fields(c.String("scope")), tokenID: c.String("jti"), expires: c.Time("exp"), kind: "service"}
+	out := caller{userID: c.String("sub"), clientID: c.String("client_id"), scope: strings.Fields(c.String("scope")), tokenID: c.String("jti"), expires: c.Time("exp"), kind: "service", service: true}
 	for _, need := range rt.Scopes {
 		if !slices.Contains(out.scope, need) {
 			return caller{}, challenge(http.StatusForbidden, "insufficient_scope", "The token lacks a scope.", nil)
@@ -99,7 +146,7 @@ func (g *Gateway) byToken(r *http.Request, rt *route, raw string) (caller, error
 	case s.UserID != out.userID:
 		return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The token is another person's.", nil)
 	}
-	out.session, out.kind = s, string(s.Kind)
+	out.session, out.kind, out.groups, out.service = s, string(s.Kind), s.Groups, false
 	return out, nil
 }
 

@@ -4,10 +4,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strings"
-)
 
-// apiKeyPrefix begins our API keys (docs/security.md AD-4).
-const apiKeyPrefix = "rgpu_"
+	"github.com/remotegpu/gatehouse/broker/apikey"
+)
 
 // isOurs reports whether an Authorization header holds a credential that we
 // made, of any kind, alive or not: a lease upstream runs strangers' code and
@@ -20,7 +19,7 @@ func (g *Gateway) isOurs(auth string) bool {
 	}
 	issuer := g.cfg.Issuer.String()
 	for word := range strings.FieldsFuncSeq(auth, func(c rune) bool { return strings.ContainsRune(" \t,;:=\"'", c) }) {
-		if strings.HasPrefix(word, apiKeyPrefix) || madeBy(issuer, word) {
+		if apikey.Looks(word) || madeBy(issuer, word) {
 			return true
 		}
 	}

@@ -94,21 +94,23 @@ func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l *console.Le
 		p.until = c.expires
 	}
 	if rt.plain() && (l == nil || l.Rule() == nil) {
-		if p.allowed = l == nil || l.Names(c.userID, c.session.Groups); !p.allowed {
+		if p.allowed = l == nil || l.Names(c.userID, c.groups); !p.allowed {
 			p.refusal = &refusal{reason: rt.Reason, contact: rt.Contact, log: "not owner, not invited"}
 		}
 		return p, nil
 	}
 	in := policy.Input{
-		User: &policy.User{ID: c.userID, Groups: c.session.Groups, Kind: "service"}, Request: req, Route: &policy.Route{Name: rt.Name, Host: rt.Host},
+		User: &policy.User{ID: c.userID, Groups: c.groups, Kind: "service"}, Request: req, Route: &policy.Route{Name: rt.Name, Host: rt.Host},
 		Session: &policy.Session{ID: c.session.ID, Kind: c.kind, Connector: c.session.Connector, ACR: c.session.ACR, AMR: c.session.AMR, Scope: c.scope, AuthTime: c.session.AuthTime},
 	}
-	if c.session.ID != "" {
+	if !c.service {
 		u, err := g.cfg.Users.Profile(ctx, c.userID)
 		if err != nil {
 			return nil, err
 		}
 		in.User.Email, in.User.Name, in.User.Username, in.User.Kind = u.Email, u.Name, u.Username, u.Kind
+	}
+	if c.session.ID != "" {
 		in.Session.Age = now.Sub(c.session.AuthTime)
 		in.Identity = &policy.Identity{Connector: c.session.Connector, Org: c.session.Org}
 	}
@@ -138,14 +140,14 @@ func (rt *route) plain() bool {
 // equip gives an allowed pass its headers and JWT.
 func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l *console.Lease, now time.Time) error {
 	email, name, kind := "", "", "service"
-	if c.session.ID != "" {
+	if !c.service {
 		u, err := g.cfg.Users.Profile(ctx, c.userID)
 		if err != nil {
 			return err
 		}
 		email, name, kind = u.Email, u.Name, u.Kind
 	}
-	p.identity = newIdentity(c.userID, email, name, c.session.Groups)
+	p.identity = newIdentity(c.userID, email, name, c.groups)
 	if l != nil {
 		var err error
 		if p.target, err = console.ParseUpstream(l.Upstream); err != nil {
@@ -178,7 +180,9 @@ func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l *co
 		claims["sid"], claims["auth_time"] = c.session.ID, c.session.AuthTime.Unix()
 		put("gatehouse:connector", c.session.Connector)
 		put("gatehouse:org", c.session.Org)
-		groups := c.session.Groups
+	}
+	if c.session.ID != "" || len(c.groups) > 0 {
+		groups := c.groups
 		if groups == nil {
 			groups = []string{}
 		}

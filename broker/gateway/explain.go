@@ -61,7 +61,7 @@ func (g *Gateway) Explain(ctx context.Context, q Question, s session.Session) (V
 		v.Decision, v.Because = "deny", "the route takes no browser sessions: auth"
 		return v, nil
 	}
-	c := caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}
+	c := bySession(s)
 	var l *console.Lease
 	if rt.Lease {
 		var err error

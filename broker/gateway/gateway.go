@@ -5,11 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/apikey"
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/grant"
@@ -40,6 +42,13 @@ type grants interface {
 	Alive(ctx context.Context, grantID string) error
 }
 
+// apiKeys are what the gateway asks of API keys; Groups are a service account's.
+type apiKeys interface {
+	Verify(ctx context.Context, raw string, from netip.Addr) (apikey.Key, error)
+	Check(ctx context.Context, id string, from netip.Addr) error
+	Groups(ctx context.Context, account string) ([]string, error)
+}
+
 type starter interface {
 	StartFor(w http.ResponseWriter, r *http.Request, returnTo, app string, force bool) error
 	Current(r *http.Request) (session.Session, bool, error)
@@ -55,6 +64,7 @@ type Config struct {
 	Signer   signer
 	Users    users
 	Grants   grants
+	Keys     apiKeys
 	SignIn   starter
 	Leases   leases
 	Events   *event.Recorder
@@ -82,7 +92,7 @@ type Gateway struct {
 
 // New checks and compiles the routes.
 func New(cfg Config) (*Gateway, error) {
-	if cfg.Edge == nil || cfg.Issuer == nil || cfg.Sessions == nil || cfg.Signer == nil || cfg.Users == nil || cfg.Grants == nil || cfg.SignIn == nil || cfg.Leases == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Edge == nil || cfg.Issuer == nil || cfg.Sessions == nil || cfg.Signer == nil || cfg.Users == nil || cfg.Grants == nil || cfg.Keys == nil || cfg.SignIn == nil || cfg.Leases == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("gateway: the configuration is incomplete")
 	}
 	if cfg.Observe == nil {
@@ -165,7 +175,18 @@ func (g *Gateway) over(ctx context.Context, a *activity) int {
 		if err != nil {
 			return closeSession
 		}
-		c.session = s
+		c.session, c.groups = s, s.Groups
+	}
+	if c.keyID != "" {
+		err := g.cfg.Keys.Check(ctx, c.keyID, c.from)
+		if err != nil {
+			return closeSession
+		}
+		if c.service {
+			if c.groups, err = g.cfg.Keys.Groups(ctx, c.userID); err != nil {
+				return closeSession
+			}
+		}
 	}
 	if c.tokenID != "" { // a bearer's ends with its token and with its grant
 		if !g.cfg.Now().Before(c.expires) {

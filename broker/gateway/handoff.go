@@ -152,7 +152,7 @@ func (g *Gateway) opened(r *http.Request, s session.Session, rd string) error {
 	if err != nil {
 		return err
 	}
-	c := caller{session: s, userID: s.UserID, kind: string(s.Kind), cookie: true}
+	c := bySession(s)
 	req := &policy.Request{Method: http.MethodGet, Path: path, Host: q.Host, IP: q.IP.String(), Time: g.cfg.Now()}
 	if ok, err := g.mayOpen(r.Context(), rt, c, l, req); err != nil || !ok {
 		return err

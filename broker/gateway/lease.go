@@ -27,7 +27,7 @@ func leaseID(l *console.Lease) string {
 // admits is what the lease itself says of somebody: the owner, the invited, and
 // whom its own rule lets in. An error of the rule is a refusal (docs/security.md AD-10).
 func (g *Gateway) admits(ctx context.Context, l *console.Lease, c caller, in policy.Input) bool {
-	if l.Names(c.userID, c.session.Groups) {
+	if l.Names(c.userID, c.groups) {
 		return true
 	}
 	if l.Rule() == nil {

@@ -211,6 +211,7 @@ type route struct {
 	raw      bool
 	session  bool
 	bearer   bool
+	apiKey   bool
 	suffix   string // of a wildcard host: ".consoles.example.net"
 	health   upstreamHealth
 }
@@ -245,5 +246,6 @@ func compile(r Route) (*route, error) {
 		auth = []string{"session", "bearer"}
 	}
 	c.session, c.bearer = slices.Contains(auth, "session"), slices.Contains(auth, "bearer")
+	c.apiKey = slices.Contains(auth, "api_key")
 	return c, nil
 }

@@ -123,6 +123,18 @@ func (cs *Clients) Resource(nameOrURI string) (Resource, bool) {
 	return r, ok
 }
 
+// Resources lists the resources in order of name.
+func (cs *Clients) Resources() []Resource {
+	var out []Resource
+	for k, r := range cs.resources {
+		if k == r.Name {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b Resource) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
 // name is what aud says: the name of a resource, also where its URI was given.
 func (cs *Clients) name(s string) string {
 	if r, ok := cs.resources[s]; ok {

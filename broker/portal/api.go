@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/remotegpu/gatehouse/broker/apikey"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/token"
@@ -78,6 +79,7 @@ type stream func(w http.ResponseWriter, r *http.Request) error
 type caller struct {
 	operator bool   // data/admin.token
 	service  string // id of a service account
+	keyed    bool   // by an API key
 	sess     session.Session
 	roles    []Role
 	scopes   []string // of a bearer token
@@ -235,6 +237,9 @@ func (p *Portal) authenticate(r *http.Request, admin bool) (*caller, error) {
 		if admin && p.adminToken.matches(raw) {
 			return &caller{operator: true}, nil
 		}
+		if apikey.Looks(raw) {
+			return p.byKey(r, raw)
+		}
 		return p.bearer(r.Context(), raw)
 	}
 	if admin {
@@ -299,6 +304,27 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 	return &caller{sess: s, roles: roles, scopes: scopes, bearer: true}, err
 }
 
+// byKey takes an API key. A user's has no role, whatever the user has; a service
+// account's may do what its scopes say, since an admin gave them to it.
+func (p *Portal) byKey(r *http.Request, raw string) (*caller, error) {
+	k, err := p.apiKeys.Verify(r.Context(), raw, web.RequestOf(r).IP)
+	switch {
+	case errors.Is(err, apikey.ErrMalformed), errors.Is(err, apikey.ErrUnknown), errors.Is(err, apikey.ErrOwner):
+		return nil, unauthorized("invalid_token", "the API key is not valid or has expired")
+	case errors.Is(err, apikey.ErrNetwork):
+		return nil, forbidden("apikey.network", "the API key may not be used from this address")
+	case err != nil:
+		return nil, err
+	}
+	c := &caller{scopes: k.Scopes, bearer: true, keyed: true}
+	if k.Service {
+		c.service = k.Owner
+	} else {
+		c.sess = session.Session{UserID: k.Owner}
+	}
+	return c, nil
+}
+
 // service takes the token of a service account that is still there.
 func (p *Portal) service(claims token.Claims, scopes []string) (*caller, error) {
 	id := claims.String("sub")
@@ -315,7 +341,7 @@ func (p *Portal) permit(need permission, c *caller) error {
 		}
 		return nil
 	}
-	if c.service != "" && !need.service {
+	if c.service != "" && !need.service && (!c.keyed || need.self) {
 		return insufficient("service accounts may not call this", "")
 	}
 	if c.bearer && !slices.Contains(c.scopes, ScopeAdmin) && !slices.ContainsFunc(need.scopes, func(s string) bool { return slices.Contains(c.scopes, s) }) {

@@ -23,6 +23,7 @@ func (p *Portal) endpoints() []endpoint {
 	admin := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeAdmin}, fresh: adminFresh}
 	lend := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeConsoles}, fresh: adminFresh, service: true}
 	lent := permission{roles: []Role{RoleAuditor, RoleSupport}, scopes: []string{ScopeConsoles, ScopeAudit, ScopeSupport}, fresh: adminFresh, service: true}
+	makesKeys := permission{self: true, scopes: []string{ScopeAccount}, fresh: keyFresh}
 	people := keys // who has an account is as grave as what signs for it
 	return []endpoint{
 		{method: http.MethodGet, path: "/openapi.json", summary: "This description.", needs: permission{public: true}, answer: map[string]any{}, serve: p.apiOpenAPI},
@@ -33,6 +34,19 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodGet, path: "/me/sessions", summary: "My sessions and devices.", needs: self, answer: page[sessionView]{}, serve: p.apiMySessions},
 		{method: http.MethodDelete, path: "/me/sessions/{id}", summary: "End one of my sessions.", needs: self, serve: p.apiEndMySession},
 		{method: http.MethodPost, path: "/me/sessions/revoke-others", summary: "End all my sessions but this one, of every kind.", needs: self, answer: endedView{}, serve: p.apiEndMyOthers},
+
+		{method: http.MethodGet, path: "/me/api-keys", summary: "My API keys, dead ones of the last days too.", needs: self, answer: page[apiKeyView]{}, serve: p.apiMyKeys},
+		{method: http.MethodPost, path: "/me/api-keys", summary: "Make an API key; the answer shows it, once.", needs: makesKeys, body: apiKeyRequest{}, answer: newAPIKeyView{}, serve: p.apiCreateMyKey},
+		{method: http.MethodDelete, path: "/me/api-keys/{id}", summary: "Revoke one of my keys: dead on every replica within a second.", needs: self, serve: p.apiRevokeMyKey},
+		{method: http.MethodPost, path: "/me/api-keys/{id}/rotate", summary: "Replace one of my keys; both are good for overlap.", needs: makesKeys, body: rotateKeyRequest{}, answer: newAPIKeyView{}, serve: p.apiRotateMyKey},
+
+		{method: http.MethodGet, path: "/api-keys", summary: "API keys of everybody, or of one owner: a user, or a service account.", needs: read, query: []string{"owner", "after", "limit"}, answer: page[apiKeyView]{}, serve: p.apiKeysOfAll},
+		{method: http.MethodDelete, path: "/api-keys/{id}", summary: "Revoke anybody's key.", needs: support, serve: p.apiRevokeKeyOf},
+		{method: http.MethodPost, path: "/api-keys/{id}/rotate", summary: "Replace a service account's key; both are good for overlap.", needs: keys, body: rotateKeyRequest{}, answer: newAPIKeyView{}, serve: p.apiRotateKeyOf},
+		{method: http.MethodGet, path: "/service-accounts", summary: "Accounts of programs.", needs: read, answer: page[accountView]{}, serve: p.apiAccounts},
+		{method: http.MethodPost, path: "/service-accounts", summary: "Make a service account with groups.", needs: keys, body: accountRequest{}, answer: accountView{}, serve: p.apiCreateAccount},
+		{method: http.MethodDelete, path: "/service-accounts/{id}", summary: "Take one away; its keys are dead.", needs: keys, serve: p.apiDeleteAccount},
+		{method: http.MethodPost, path: "/service-accounts/{id}/api-keys", summary: "Make a key of a service account; the answer shows it, once.", needs: keys, body: apiKeyRequest{}, answer: newAPIKeyView{}, serve: p.apiCreateAccountKey},
 
 		{method: http.MethodGet, path: "/users", summary: "All users; q finds by id, e-mail address or user name.", needs: read, query: []string{"q", "after", "limit"}, answer: page[userView]{}, serve: p.apiUsers},
 		{method: http.MethodGet, path: "/users/{id}", summary: "One user with the linked identities.", needs: read, answer: userView{}, serve: p.apiUser},
@@ -56,7 +70,7 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodPut, path: "/consoles/{id}", summary: "Lend a console, or change what is lent; the same again is a heartbeat.", needs: lend, body: leaseRequest{}, answer: leaseView{}, serve: p.apiPutConsole},
 		{method: http.MethodDelete, path: "/consoles/{id}", summary: "Take a console back: what is open closes within a second.", needs: lend, serve: p.apiDeleteConsole},
 
-		{method: http.MethodGet, path: "/keys", summary: "Signing keys and their states.", needs: read, answer: page[keyView]{}, serve: p.apiKeys},
+		{method: http.MethodGet, path: "/keys", summary: "Signing keys and their states.", needs: read, answer: page[keyView]{}, serve: p.apiSigningKeys},
 		{method: http.MethodPost, path: "/keys/rotate", summary: "Put the next key of an algorithm to use now.", needs: keys, body: rotateRequest{}, answer: page[keyView]{}, serve: p.apiRotateKey},
 		{method: http.MethodPost, path: "/keys/{kid}/revoke", summary: "Withdraw a key at once: what it signed is void.", needs: keys, answer: page[keyView]{}, serve: p.apiRevokeKey},
 

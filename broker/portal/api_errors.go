@@ -18,6 +18,8 @@ func apiError(err error) error {
 	switch {
 	case errors.As(err, &known):
 		return err
+	case apiKeyError(err) != nil:
+		return apiKeyError(err)
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded),
 		errors.Is(err, user.ErrNotFound), errors.Is(err, token.ErrUnknownKey):
 		return notFound(err)

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/apikey"
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/grant"
@@ -52,6 +53,8 @@ type Config struct {
 	SignIn   signIn
 	Roles    Roles
 	Consoles *console.Registry
+	APIKeys  *apikey.Registry
+	Accounts *user.ServiceAccounts
 	// ConsoleURL is where people open a console.
 	ConsoleURL func(id string) string
 	// Access says what the gateway would answer a session.
@@ -85,6 +88,8 @@ type Portal struct {
 	signIn     signIn
 	roles      Roles
 	consoles   *console.Registry
+	apiKeys    *apikey.Registry
+	accounts   *user.ServiceAccounts
 	consoleURL func(id string) string
 	access     func(ctx context.Context, q AccessQuestion, s session.Session) (Access, error)
 	ownsDomain func(connector, domain string, verified bool) bool
@@ -99,7 +104,7 @@ type Portal struct {
 // New returns a Portal, or an error when something that it needs is missing.
 func New(c Config) (*Portal, error) {
 	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
-		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.ConsoleURL == nil || c.Access == nil || c.Now == nil || c.Log == nil {
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
 	iss, err := url.Parse(c.Issuer)
@@ -107,7 +112,7 @@ func New(c Config) (*Portal, error) {
 		return nil, err
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, consoleURL: c.ConsoleURL, access: c.Access, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
 		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 

@@ -55,7 +55,7 @@ for (const scheme of ['light', 'dark']) {
     await page.keyboard.press('Enter');
     check(await page.evaluate(() => document.activeElement.id) === 'main', `${scheme}: the skip link goes to the content`);
     await signIn(page);
-    for (const p of ['/', '/account/sessions', '/account/claims', '/signout']) {
+    for (const p of ['/', '/account/sessions', '/account/keys', '/account/claims', '/signout']) {
       await page.goto(issuer + p);
       stops = await tabs(page);
       check(stops.length > 8 && stops.every((s) => s.ring && s.inside && !s.hidden), `${scheme}: focus shows on ${p}`, JSON.stringify(stops.filter((s) => !s.ring || !s.inside || s.hidden)));

@@ -22,7 +22,7 @@ type keyView struct {
 	Until   time.Time `json:"until,omitzero"`
 }
 
-func (p *Portal) apiKeys(ctx context.Context, _ *caller, _ *http.Request) (any, error) {
+func (p *Portal) apiSigningKeys(ctx context.Context, _ *caller, _ *http.Request) (any, error) {
 	ks, err := p.keys.Keys(ctx)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (p *Portal) apiRotateKey(ctx context.Context, c *caller, r *http.Request) (
 	if err := p.keys.Rotate(ctx, in.Alg); err != nil {
 		return nil, err
 	}
-	return p.apiKeys(ctx, c, r)
+	return p.apiSigningKeys(ctx, c, r)
 }
 
 func (p *Portal) apiRevokeKey(ctx context.Context, c *caller, r *http.Request) (any, error) {
@@ -71,5 +71,5 @@ func (p *Portal) apiRevokeKey(ctx context.Context, c *caller, r *http.Request) (
 	if err := p.keys.Revoke(ctx, kid); err != nil {
 		return nil, err
 	}
-	return p.apiKeys(ctx, c, r)
+	return p.apiSigningKeys(ctx, c, r)
 }
