@@ -92,7 +92,7 @@ func TestGatewayHandoff(t *testing.T) {
 		}
 	}
 	// Without the browser's mark nothing is handed over: the host itself begins.
-	if a := b.get("/gateway/start?rd=" + url.QueryEscape(api)); a.Header.Get("Location") != api {
+	if a := b.get("/gateway/start?rd=" + url.QueryEscape(api)); a.location().Path != "/.gatehouse/callback" || a.location().Query().Has("ticket") || b.follow(a).Request.URL.String() != api {
 		t.Errorf("without browser: %d to %q", a.StatusCode, a.Header.Get("Location"))
 	}
 }

@@ -91,6 +91,7 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 
 	// The gateway's beginning of a hand-off.
 	page("/gateway/start", "gateway start", b.gateway.Start)
+	r.Handle("/gateway/auth", b.edge.Handle("forward auth", b.gateway.ForwardAuth)) // for proxies alone, whatever the method
 
 	// People.
 	p := b.portal

@@ -27,12 +27,15 @@ const handoffTTL = 10 * time.Minute
 // one-time ticket for this host and this browser. With maxAge the sign-in there
 // may not be older.
 func (g *Gateway) startHandoff(w http.ResponseWriter, r *http.Request, maxAge time.Duration) error {
+	return g.handOff(w, r, g.origin(r)+r.URL.RequestURI(), maxAge)
+}
+
+func (g *Gateway) handOff(w http.ResponseWriter, r *http.Request, rd string, maxAge time.Duration) error {
 	nonce, ok := g.cfg.Edge.Cookie(r, handoffCookie)
 	if !ok || len(nonce) != 52 {
 		nonce = rand.Text() + rand.Text()
 	}
 	g.cfg.Edge.SetCookie(w, handoffCookie, nonce, handoffTTL)
-	rd := g.origin(r) + r.URL.RequestURI()
 	if len(rd) > 2000 {
 		rd = g.origin(r) + "/"
 	}
@@ -47,11 +50,12 @@ func (g *Gateway) startHandoff(w http.ResponseWriter, r *http.Request, maxAge ti
 // Start is GET /gateway/start?rd= on the issuer's host: whoever is signed in is
 // sent on to the gateway host with a ticket, anybody else signs in first.
 func (g *Gateway) Start(w http.ResponseWriter, r *http.Request) error {
-	params, err := web.ParseValues(r.URL.RawQuery)
+	raw, rest := returnParam(r.URL.RawQuery)
+	params, err := web.ParseValues(rest)
 	if err != nil {
 		return err
 	}
-	rd, ok := web.SafeReturn(params.Get("rd"), g.Owns, g.cfg.Issuer)
+	rd, ok := web.SafeReturn(raw, g.Owns, g.cfg.Issuer)
 	u, err := url.Parse(rd)
 	if !ok || err != nil || u.Host == "" {
 		return web.Fail(http.StatusBadRequest, "request.return", "error.bad_return", nil)
@@ -76,8 +80,9 @@ func (g *Gateway) Start(w http.ResponseWriter, r *http.Request) error {
 		return g.cfg.SignIn.StartFor(w, r, "/gateway/start?"+r.URL.RawQuery, app, old)
 	}
 	browser := params.Get("browser")
-	if browser == "" { // a link from elsewhere: the host itself begins the hand-off
-		g.cfg.Edge.Redirect(w, r, rd)
+	if browser == "" { // a link from elsewhere: the host itself begins the hand-off, that of another proxy by our path there
+		back := url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/.gatehouse/callback", RawQuery: url.Values{"rd": {u.RequestURI()}}.Encode()}
+		g.cfg.Edge.Redirect(w, r, back.String())
 		return nil
 	}
 	ticket, err := g.cfg.Sessions.NewTicket(r.Context(), s.ID, web.HostName(u.Host), browser)
@@ -88,6 +93,31 @@ func (g *Gateway) Start(w http.ResponseWriter, r *http.Request) error {
 	back.RawQuery = url.Values{"ticket": {ticket}, "rd": {u.RequestURI()}}.Encode()
 	g.cfg.Edge.Redirect(w, r, back.String())
 	return nil
+}
+
+// returnParam takes rd out of a query and returns the other parameters. nginx
+// cannot encode it: an address that stands there as it is goes on to the end.
+func returnParam(query string) (rd, rest string) {
+	at := 0
+	if !strings.HasPrefix(query, "rd=") {
+		if at = strings.Index(query, "&rd="); at < 0 {
+			return "", query
+		}
+		at++
+	}
+	rd, rest = query[at+len("rd="):], strings.TrimSuffix(query[:at], "&")
+	if scheme, _, plain := strings.Cut(rd, "://"); plain && !strings.ContainsAny(scheme, "%&=") {
+		return rd, rest
+	}
+	rd, after, _ := strings.Cut(rd, "&")
+	if rest != "" && after != "" {
+		rest += "&"
+	}
+	decoded, err := url.QueryUnescape(rd)
+	if err != nil {
+		return "", rest + after
+	}
+	return decoded, rest + after
 }
 
 // callback is GET /.gatehouse/callback on a gateway host: it takes the ticket,
@@ -107,6 +137,9 @@ func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) error {
 	rd, ok := web.SafeReturn(params.Get("rd"), func(string) bool { return false }, g.cfg.Issuer)
 	if !ok {
 		rd = "/"
+	}
+	if params.Get("ticket") == "" { // the beginning, where another proxy serves the host
+		return g.handOff(w, r, g.origin(r)+rd, 0)
 	}
 	again := func(err error) error {
 		e := web.Fail(http.StatusForbidden, "handoff.invalid", "error.handoff", err)

@@ -32,6 +32,7 @@ type passage struct {
 	pass   *pass
 	body   *requestBody
 	host   string // without port
+	label  string // what {node} stands for
 	own    string // what else than a route answered, for metrics
 }
 
@@ -57,64 +58,28 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 	w := &pg.answer
 	pg.host, pg.answer.id = q.Host, q.ID
 	raw := rawPath(r)
-	switch raw { // ours, before any route, by exact path
-	case "/.gatehouse/callback":
+	if own := g.ownPath(raw); own != nil { // ours, before any route, by exact path
 		pg.own = "gatehouse"
-		return g.callback(w, r)
-	case "/.gatehouse/signout":
-		pg.own = "gatehouse"
-		g.cfg.Edge.Redirect(w, r, g.cfg.Issuer.String()+"/signout")
-		return nil
+		return own(w, r)
 	}
 	pg.own = "none"
-	routes, label := g.routes.host(q.Host)
-	if routes == nil {
-		return web.Fail(http.StatusMisdirectedRequest, "route.host", "error.not_found", nil)
-	}
-	rt := pick(routes, r.URL.Path)
-	if rt == nil {
-		return web.Fail(http.StatusNotFound, "route.path", "error.not_found", nil)
-	}
-	pg.route = rt
-	if err := refuse(r, rt, raw); err != nil {
+	if err := g.match(pg, r, raw); err != nil {
 		return err
 	}
-	if done, err := g.cors(w, r, rt); done || err != nil {
+	if pg.route.ForwardAuth {
+		return web.Fail(http.StatusNotFound, "route.forward_auth", "error.not_found", errors.New("another proxy serves this host, and asks us at /.gatehouse/auth"))
+	}
+	if done, err := g.cors(w, r, pg.route); done || err != nil {
 		return err
 	}
-	c, err := g.authenticate(r, rt, q.Host)
-	if errors.Is(err, errNobody) {
-		return g.unauthenticated(w, r, rt)
-	}
-	if err != nil {
-		return err
-	}
-	if c.cookie && !g.sameSite(r, rt) {
-		return web.Fail(http.StatusForbidden, "request.cross_origin", "error.cross_origin", nil)
-	}
-	pg.caller = c
-	if rt.Lease {
-		if pg.lease, err = g.cfg.Leases.Get(r.Context(), label); err != nil {
-			if errors.Is(err, console.ErrNoLease) {
-				return g.denied(r, &pg.activity, label, &refusal{log: "no lease"})
-			}
-			return err
-		}
-	}
-	if rt.rules.readsRequest(pg.lease) {
-		pg.request = &policy.Request{Method: r.Method, Path: r.URL.Path, Host: q.Host, IP: q.IP.String(), Time: g.cfg.Now()}
-	}
-	if pg.pass, err = g.pass(r.Context(), rt, c, pg.lease, pg.request); err != nil {
-		return err
-	}
+	err := g.admit(pg, r)
 	switch {
+	case errors.Is(err, errNobody):
+		return g.unauthenticated(w, r, pg.route)
+	case err != nil:
+		return err
 	case pg.pass.stepUp > 0:
 		return g.stepUp(w, r, pg.pass.stepUp)
-	case !pg.pass.allowed:
-		return g.denied(r, &pg.activity, label, pg.pass.refusal)
-	}
-	if looksOnly(pg.lease, c) && !looking(r.Method) {
-		return g.denied(r, &pg.activity, label, &refusal{rule: "read_only", log: "the lease is read-only for guests"})
 	}
 	pg.began = time.Now()
 	if isUpgrade(r) {
@@ -130,6 +95,74 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 	defer s.remove(&pg.activity)
 	pg.Context = ctx
 	g.forward(w, r.WithContext(pg), pg)
+	return nil
+}
+
+// ownPath is what answers a path of ours on a gateway host; nil for all others.
+func (g *Gateway) ownPath(raw string) func(http.ResponseWriter, *http.Request) error {
+	if !strings.HasPrefix(raw, "/.gatehouse/") {
+		return nil
+	}
+	switch {
+	case raw == "/.gatehouse/callback":
+		return g.callback
+	case raw == "/.gatehouse/signout":
+		return func(w http.ResponseWriter, r *http.Request) error {
+			g.cfg.Edge.Redirect(w, r, g.cfg.Issuer.String()+"/signout")
+			return nil
+		}
+	case raw == "/.gatehouse/auth":
+		return g.ForwardAuth
+	case strings.HasPrefix(raw, envoyPrefix):
+		return g.envoyAuth
+	}
+	return nil
+}
+
+// match finds the route of a request, and refuses what no upstream may get.
+func (g *Gateway) match(pg *passage, r *http.Request, raw string) error {
+	routes, label := g.routes.host(pg.host)
+	if routes == nil {
+		return web.Fail(http.StatusMisdirectedRequest, "route.host", "error.not_found", nil)
+	}
+	rt := pick(routes, r.URL.Path)
+	if rt == nil {
+		return web.Fail(http.StatusNotFound, "route.path", "error.not_found", nil)
+	}
+	pg.route, pg.label = rt, label
+	return refuse(r, rt, raw)
+}
+
+// admit finds out who asks and decides. It returns errNobody for a stranger;
+// whose sign-in is too old has a pass that says so.
+func (g *Gateway) admit(pg *passage, r *http.Request) (err error) {
+	rt := pg.route
+	if pg.caller, err = g.authenticate(r, rt, pg.host); err != nil {
+		return err
+	}
+	if pg.caller.cookie && !g.sameSite(r, rt) {
+		return web.Fail(http.StatusForbidden, "request.cross_origin", "error.cross_origin", nil)
+	}
+	if rt.Lease {
+		if pg.lease, err = g.cfg.Leases.Get(r.Context(), pg.label); err != nil {
+			if errors.Is(err, console.ErrNoLease) {
+				return g.denied(r, &pg.activity, pg.label, &refusal{log: "no lease"})
+			}
+			return err
+		}
+	}
+	if rt.rules.readsRequest(pg.lease) {
+		pg.request = &policy.Request{Method: r.Method, Path: r.URL.Path, Host: pg.host, IP: web.RequestOf(r).IP.String(), Time: g.cfg.Now()}
+	}
+	if pg.pass, err = g.pass(r.Context(), rt, pg.caller, pg.lease, pg.request); err != nil {
+		return err
+	}
+	switch {
+	case pg.pass.refusal != nil:
+		return g.denied(r, &pg.activity, pg.label, pg.pass.refusal)
+	case looksOnly(pg.lease, pg.caller) && !looking(r.Method):
+		return g.denied(r, &pg.activity, pg.label, &refusal{rule: "read_only", log: "the lease is read-only for guests"})
+	}
 	return nil
 }
 

@@ -42,6 +42,9 @@ type Route struct {
 	// Scopes are those that a bearer token must hold, all of them.
 	Scopes []string `yaml:"scopes"`
 	Lease  bool     `yaml:"lease"`
+	// ForwardAuth is a route that another proxy serves, which asks us for each
+	// request (docs/forward-auth.md). It has no upstream.
+	ForwardAuth bool `yaml:"forward_auth"`
 	// Identity is what a lease upstream is told besides the user's id:
 	// "", "headers" or "jwt".
 	Identity       string         `yaml:"identity"`
@@ -130,7 +133,9 @@ func (r Route) Problems() []problem.Problem {
 	switch {
 	case r.Lease && r.Upstream != "":
 		add("Upstream", "route.upstream", "The upstream of a lease route is in the lease.", "leave upstream out")
-	case !r.Lease:
+	case r.ForwardAuth && (r.Upstream != "" || r.Lease):
+		add("Upstream", "route.forward_auth", "A route with forward_auth is served by another proxy: it has neither upstream nor lease.", "leave upstream and lease out")
+	case !r.Lease && !r.ForwardAuth:
 		if _, err := console.ParseUpstream(r.Upstream); err != nil {
 			add("Upstream", "route.upstream", "A route needs the URL of its upstream, without query and user.", "upstream: http://127.0.0.1:9000")
 		}
@@ -230,7 +235,7 @@ func compile(r Route) (*route, error) {
 			c.suffix = rest
 		}
 	}
-	if !r.Lease {
+	if !r.Lease && !r.ForwardAuth {
 		u, err := console.ParseUpstream(r.Upstream)
 		if err != nil {
 			return nil, fmt.Errorf("route %q: %w", r.Name, err)

@@ -36,7 +36,7 @@ func (g *Gateway) States() []State {
 	for _, rt := range g.all {
 		st := rt.health.state.Load()
 		s := State{Route: rt.Name, Known: st != 0, Up: st == upstreamUp, Sockets: rt.health.sockets.Load()}
-		if !rt.Lease {
+		if rt.upstream != nil {
 			s.Upstream = rt.upstream.Host
 		}
 		out = append(out, s)

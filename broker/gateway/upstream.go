@@ -55,7 +55,7 @@ func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, e
 	}}
 	p.dial = dialer.DialContext
 	for _, rt := range g.all {
-		if rt.Lease {
+		if rt.upstream == nil {
 			continue
 		}
 		d := &net.Dialer{Timeout: rt.connect()}

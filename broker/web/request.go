@@ -57,6 +57,11 @@ func RequestFrom(ctx context.Context) *Request {
 	return &Request{Locale: "en"}
 }
 
+// WithRequest makes RequestFrom return q.
+func WithRequest(ctx context.Context, q *Request) context.Context {
+	return context.WithValue(ctx, requestKey{}, q)
+}
+
 // RequestOf returns the edge's Request of r; never nil.
 func RequestOf(r *http.Request) *Request { return RequestFrom(r.Context()) }
 
@@ -70,7 +75,7 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 		q := &Request{ID: rand.Text(), Host: HostName(r.Host), Agent: cutText(r.UserAgent(), 256)}
 		q.IP, q.HTTPS = e.client(r)
 		q.Locale, q.Theme, q.chosen = e.preferences(r)
-		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
+		r = r.WithContext(WithRequest(r.Context(), q))
 		w.Header().Set(RequestIDHeader, q.ID)
 		defer func() {
 			v := recover()
@@ -83,10 +88,7 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 			e.cfg.Log.Error("panic", "request_id", q.ID, "value", quote(fmt.Sprint(v)), "stack", string(debug.Stack()))
 			e.RenderError(w, r, Fail(http.StatusInternalServerError, "internal", "error.internal", fmt.Errorf("panic: %v", v)))
 		}()
-		switch r.Method {
-		case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
-			"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH":
-		default: // CONNECT and TRACE among them (GW-7)
+		if !KnownMethod(r.Method) { // CONNECT and TRACE among them (GW-7)
 			e.RenderError(w, r, Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil))
 			return
 		}
@@ -104,6 +106,17 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// KnownMethod reports whether a method may pass: those of HTTP but CONNECT and
+// TRACE, and those of WebDAV.
+func KnownMethod(m string) bool {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+		"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH":
+		return true
+	}
+	return false
 }
 
 // HostName returns the host of a Host header in lower case without its port, or
