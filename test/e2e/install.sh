@@ -23,6 +23,9 @@ need chromium chromium
 need /usr/share/fonts/truetype/wqy/wqy-microhei.ttc fonts-wqy-microhei
 need /usr/share/simplesamlphp/www simplesamlphp php-cli php-xml php-mbstring php-curl php-sqlite3
 need /usr/lib/apache2/modules/mod_auth_openidc.so apache2-bin libapache2-mod-auth-openidc
+need nginx nginx-light
+need caddy caddy
+need haproxy haproxy
 need g++ g++ # WeTTY compiles its terminal
 need make make
 need Xtigervnc tigervnc-standalone-server tigervnc-tools xkb-data x11-xkb-utils

@@ -46,6 +46,23 @@ func (r *recorder) hits() (out []string) {
 	return out
 }
 
+// last is what reached it last.
+func (r *recorder) last(t *testing.T) *http.Request {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.seen) == 0 {
+		t.Fatal("nothing has reached the upstream")
+	}
+	return &r.seen[len(r.seen)-1]
+}
+
+func (r *recorder) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.seen)
+}
+
 // bearer is the last token that the upstream was given.
 func (r *recorder) bearer() string {
 	r.mu.Lock()
