@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# images.sh: renews docs/images with the built program on 127.0.0.1:8080 (or GATEHOUSE_LISTEN), beside doubles of GitHub, DingTalk, WeCom and Feishu,
-# and a directory.
+# images.sh: renews docs/images with the built program on 127.0.0.1:8080 (or GATEHOUSE_LISTEN), beside doubles of GitHub, DingTalk, WeCom, Feishu,
+# Google and GitLab, an OpenID provider, a SAML identity provider and a directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 listen=${GATEHOUSE_LISTEN:-127.0.0.1:8080}
 work=$(mktemp -d)
-doubles="github dingtalk wecom feishu"
+doubles="github dingtalk wecom feishu google gitlab"
 stop() { kill "$(cat "$work/pid" 2>/dev/null)" 2>/dev/null || true; }
-trap 'stop; for d in $doubles; do test/peers/$d-api/stop.sh "$work/$d" || true; done; test/peers/slapd/stop.sh "$work/slapd" || true; rm -rf "$work"' EXIT
-test/peers/browser/install.sh .peers/browser
+trap 'stop; for d in $doubles; do test/peers/$d-api/stop.sh "$work/$d" || true; done; for p in slapd oidc-provider simplesamlphp; do test/peers/$p/stop.sh "$work/$p" || true; done; rm -rf "$work"' EXIT
+test/e2e/install.sh core
 port=${GITHUB_PORT:-8090}
 for d in $doubles; do
   test/peers/$d-api/start.sh "$work/$d" $port
   declare "$d=http://127.0.0.1:$port"
   port=$((port + 1))
 done
+test/peers/oidc-provider/start.sh "$work/oidc-provider" $port
+oidc=http://127.0.0.1:$port
+test/peers/simplesamlphp/start.sh "$work/simplesamlphp" $((port + 10))
+saml=$(. "$work/simplesamlphp/env" && echo "$SAML_IDP_METADATA_URL")
 test/peers/slapd/start.sh "$work/slapd" "${SLAPD_PORT:-8389}"
 cp test/e2e/browser/images.mjs .peers/browser/
 shoot() { # NAME, and the configuration on stdin
@@ -47,5 +51,13 @@ ldap:
   bind_dn: cn=gatehouse,ou=services,dc=example,dc=com
   bind_password: gatehouse-secret
   reset_url: https://password.example.com/
+END
+shoot enterprise <<END
+google: {client_id: broker-post, client_secret: broker-secret, issuer: "$google", hosted_domains: [example.com]}
+gitlab: {client_id: broker, client_secret: broker-secret, base_url: "$gitlab"}
+connectors:
+  - {id: company, type: oidc, name: Company account, issuer: "$oidc", client_id: broker, client_secret: broker-secret}
+  - {id: acme, type: saml, name: Acme Corp, metadata_url: "$saml"}
+outgoing: {allow_private: [127.0.0.0/8]}
 END
 ls -l docs/images

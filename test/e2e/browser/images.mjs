@@ -1,5 +1,6 @@
-// images.mjs ISSUER FOLDER readme|china|directory: signin.png and portal.png in English, signin-zh.png and refused-zh.png in
-// Chinese, or directory.png, what somebody with an expired password reads; light, 1280 wide.
+// images.mjs ISSUER FOLDER readme|china|directory|enterprise: signin.png and portal.png in English, signin-zh.png and refused-zh.png in
+// Chinese, or directory.png, what somebody with an expired password reads, or the enterprise's: signin-enterprise.png, refused-google.png,
+// refused-saml.png and linked.png; light, 1280 wide.
 import path from 'node:path';
 import { open } from './browser.mjs';
 
@@ -38,5 +39,36 @@ async function directory() {
   await page.evaluate(() => document.activeElement.blur());
   await shot('directory.png');
 }
-await { readme, china, directory }[what]();
+async function enterprise() {
+  await page.setViewportSize({ width: 1280, height: 820 });
+  await page.goto(`${issuer}/signin`);
+  await page.evaluate(() => document.activeElement.blur());
+  await shot('signin-enterprise.png');
+  const come = async (connector, user) => {
+    await page.goto(`${issuer}/account/links`);
+    await page.locator(`a[href*="/signin/${connector}"]`).first().click();
+    await page.fill('input[name=login]', user);
+    await page.fill('input[name=password]', `${user}-pw`);
+    for (let i = 0; i < 3 && !page.url().startsWith(`${issuer}/`); i += 1) { // Google's also asks for consent
+      await page.locator('button:not([name=cancel])').first().click();
+      await page.waitForLoadState('networkidle');
+    }
+  };
+  await come('google', 'personal');
+  await page.setViewportSize({ width: 1280, height: 560 });
+  await shot('refused-google.png');
+  await page.evaluate((to) => {
+    const f = Object.assign(document.createElement('form'), { method: 'post', action: to });
+    f.append(Object.assign(document.createElement('input'), { name: 'SAMLResponse', value: btoa('<a/>') }));
+    document.body.append(f);
+    f.submit();
+  }, `${issuer}/auth/acme/callback`);
+  await page.locator('#ref').waitFor();
+  await shot('refused-saml.png');
+  await page.setViewportSize({ width: 1280, height: 820 });
+  await come('gitlab', 'alice');
+  await page.waitForURL(`${issuer}/account/links`);
+  await shot('linked.png');
+}
+await { enterprise, readme, china, directory }[what]();
 await browser.close();
