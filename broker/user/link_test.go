@@ -430,3 +430,40 @@ func TestInvite(t *testing.T) {
 		t.Errorf("one invitation made %d accounts", won.Load())
 	}
 }
+
+// Two admins merge two accounts into each other at once: at most one of them
+// succeeds, and one account goes on with both identities or both go on.
+func TestMergeBothWays(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		d, _ := directory(t)
+		a, _, err := d.Admit(t.Context(), by("github", "7", "li@acme.example", true), user.Admission{})
+		must(t, err)
+		b, _, err := d.Admit(t.Context(), by("ldap", "1", "wei@acme.example", true), user.Admission{})
+		must(t, err)
+		tell := func(context.Context, user.User, user.User) error { return nil }
+		var wg sync.WaitGroup
+		errs := make([]error, 2)
+		for i, ids := range [][2]string{{a.ID, b.ID}, {b.ID, a.ID}} {
+			wg.Go(func() { _, errs[i] = d.Merge(t.Context(), ids[0], ids[1], tell) })
+		}
+		wg.Wait()
+		if errs[0] == nil && errs[1] == nil {
+			t.Fatal("both merges say that they succeeded")
+		}
+		open := 0
+		for _, id := range []string{a.ID, b.ID} {
+			if _, err := d.Epoch(t.Context(), id); err == nil {
+				open++
+			}
+		}
+		if want := map[bool]int{true: 2, false: 1}[errs[0] != nil && errs[1] != nil]; open != want {
+			t.Fatalf("%d accounts are open after %v", open, errs)
+		}
+		for _, who := range [][2]string{{"github", "7"}, {"ldap", "1"}} {
+			if u, created, err := d.Admit(t.Context(), by(who[0], who[1], "x@acme.example", true), user.Admission{}); err != nil || created {
+				t.Fatalf("%v leads to %v (%v, %v)", who, u.ID, created, err)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/remotegpu/gatehouse/broker/store"
 )
@@ -34,9 +35,14 @@ func (d *Directory) Merge(ctx context.Context, into, from string, announce func(
 	if err := announce(ctx, to, old); err != nil {
 		return User{}, err
 	}
-	// First nobody acts as the old account any more.
+	// Of two merges that meet, the other way round for example, none may shut what
+	// the other goes into.
+	if err := d.take(ctx, into, from); err != nil {
+		return User{}, err
+	}
+	// Then nobody acts as the old account any more.
 	old, err = d.firm.Update(ctx, from, func(u *User) error {
-		if u.Merged != "" && u.Merged != into {
+		if u.Merged != "" && u.Merged != into || u.Merged == "" && d.takes(u) {
 			return ErrMerged
 		}
 		if u.Merged == "" {
@@ -46,7 +52,7 @@ func (d *Directory) Merge(ctx context.Context, into, from string, announce func(
 		return nil
 	})
 	if err != nil {
-		return User{}, found(err)
+		return User{}, errors.Join(found(err), d.let(ctx, into, from))
 	}
 	d.changed(from)
 	for _, l := range old.Identities {
@@ -69,6 +75,7 @@ func (d *Directory) Merge(ctx context.Context, into, from string, announce func(
 				ids = append(ids, l)
 			}
 		}
+		u.Taking = Taking{}
 		u.Identities, u.Updated, u.Staff = ids, d.cfg.Now(), u.Staff || old.Staff
 		return nil
 	})
@@ -80,4 +87,35 @@ func (d *Directory) Merge(ctx context.Context, into, from string, announce func(
 		return User{}, found(err)
 	}
 	return to, nil
+}
+
+// takeFor is how long a merge that stopped half-way keeps others from its target.
+const takeFor = time.Minute
+
+// takes reports whether another account is being merged into this one.
+func (d *Directory) takes(u *User) bool {
+	return u.Taking.From != "" && d.cfg.Now().Sub(u.Taking.At) < takeFor
+}
+
+// take marks the target of a merge.
+func (d *Directory) take(ctx context.Context, into, from string) error {
+	_, err := d.firm.Update(ctx, into, func(u *User) error {
+		if u.Merged != "" || d.takes(u) && u.Taking.From != from {
+			return ErrMerged
+		}
+		u.Taking = Taking{From: from, At: d.cfg.Now()}
+		return nil
+	})
+	return found(err)
+}
+
+// let takes the mark away again.
+func (d *Directory) let(ctx context.Context, into, from string) error {
+	_, err := d.firm.Update(ctx, into, func(u *User) error {
+		if u.Taking.From == from {
+			u.Taking = Taking{}
+		}
+		return nil
+	})
+	return found(err)
 }

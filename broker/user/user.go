@@ -31,8 +31,16 @@ type User struct {
 	// Merged is the account that took over this one's identities. The record
 	// stays, so that its id is never used again.
 	Merged string `json:"merged,omitempty"`
+	// Taking is the merge into this account that is under way.
+	Taking Taking `json:"taking,omitzero"`
 	// Pending is when its making began, until the event of it is written.
 	Pending time.Time `json:"pending,omitzero"`
+}
+
+// Taking says which account is being merged into this one, and since when.
+type Taking struct {
+	From string    `json:"from,omitempty"`
+	At   time.Time `json:"at,omitzero"`
 }
 
 // has reports whether the account lists an identity.
