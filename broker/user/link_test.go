@@ -435,7 +435,7 @@ func TestInvite(t *testing.T) {
 // succeeds, and one account goes on with both identities or both go on.
 func TestMergeBothWays(t *testing.T) {
 	t.Parallel()
-	for range 50 {
+	for range 15 {
 		d, _ := directory(t)
 		a, _, err := d.Admit(t.Context(), by("github", "7", "li@acme.example", true), user.Admission{})
 		must(t, err)
