@@ -116,6 +116,7 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Method(http.MethodOptions, "/api/v1/consoles/{id}/ticket", b.edge.Handle("ticket preflight", p.TicketPreflight))
 	r.Handle("/api/v1/*", api)
 
 	page("/static/*", "static", b.edge.Static)

@@ -33,6 +33,7 @@ type caller struct {
 	tokenID  string // jti; "" by cookie
 	expires  time.Time
 	cookie   bool
+	frame    bool // by the cookie of a frame, which another site shows
 }
 
 var errNobody = errors.New("not authenticated")
@@ -60,7 +61,14 @@ func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller,
 			return caller{}, errNobody
 		}
 	}
-	if !rt.session || !hasCookie {
+	// Of a console that another site frames the browser keeps the Lax cookie back.
+	frame := false
+	if rt.Lease && (!hasCookie || framed(r)) {
+		if f, ok := g.cfg.Edge.Cookie(r, FrameCookie); ok {
+			h, frame = f, true
+		}
+	}
+	if !rt.session || !hasCookie && !frame {
 		return caller{}, errNobody
 	}
 	s, err := g.cfg.Sessions.LookupHost(r.Context(), session.Handle(h), host)
@@ -70,7 +78,9 @@ func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller,
 	if err != nil {
 		return caller{}, err
 	}
-	return bySession(s), nil
+	c := bySession(s)
+	c.frame = frame
+	return c, nil
 }
 
 // bySession is who a browser's session is.
@@ -168,7 +178,7 @@ func (g *Gateway) origin(r *http.Request) string {
 
 // sameSite applies GW-15 to a request that a cookie authenticates: same-origin,
 // a listed origin, or a top-level navigation by GET.
-func (g *Gateway) sameSite(r *http.Request, rt *route) bool {
+func (g *Gateway) sameSite(r *http.Request, rt *route, c caller) bool {
 	origin := r.Header.Get("Origin")
 	if origin != "" && slices.Contains(rt.CORS.Origins, origin) {
 		return true
@@ -183,7 +193,8 @@ func (g *Gateway) sameSite(r *http.Request, rt *route) bool {
 		}
 		return r.Method == http.MethodGet || r.Method == http.MethodHead
 	}
-	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+	dest := r.Header.Get("Sec-Fetch-Dest")
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && (dest == "document" && !c.frame || dest == "iframe" && c.frame)
 }
 
 // unauthenticated answers who is not signed in: a navigation goes to sign-in, an
@@ -191,6 +202,9 @@ func (g *Gateway) sameSite(r *http.Request, rt *route) bool {
 func (g *Gateway) unauthenticated(w http.ResponseWriter, r *http.Request, rt *route) error {
 	if rt.session && begins(r) {
 		return g.startHandoff(w, r, 0)
+	}
+	if rt.Lease && framed(r) {
+		return g.unframed(w, r, rt)
 	}
 	e := web.Fail(http.StatusUnauthorized, "session.required", "error.sign_in", errNobody)
 	h := http.Header{"Www-Authenticate": {`Bearer realm="gatehouse"`}}

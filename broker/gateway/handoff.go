@@ -146,6 +146,9 @@ func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) error {
 		e.Actions = []web.Action{{Text: "error.try_again", URL: rd}}
 		return e
 	}
+	if framed(r) {
+		return g.enterFrame(w, r, params.Get("ticket"), rd)
+	}
 	nonce, ok := g.cfg.Edge.Cookie(r, handoffCookie)
 	if !ok {
 		return again(errors.New("the browser did not bring the cookie of its departure"))

@@ -140,7 +140,7 @@ func (g *Gateway) admit(pg *passage, r *http.Request) (err error) {
 	if pg.caller, err = g.authenticate(r, rt, pg.host); err != nil {
 		return err
 	}
-	if pg.caller.cookie && !g.sameSite(r, rt) {
+	if pg.caller.cookie && !g.sameSite(r, rt, pg.caller) {
 		return web.Fail(http.StatusForbidden, "request.cross_origin", "error.cross_origin", nil)
 	}
 	if rt.Lease {

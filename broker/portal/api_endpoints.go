@@ -24,6 +24,7 @@ func (p *Portal) endpoints() []endpoint {
 	lend := permission{roles: []Role{RoleAdmin}, scopes: []string{ScopeConsoles}, fresh: adminFresh, service: true}
 	lent := permission{roles: []Role{RoleAuditor, RoleSupport}, scopes: []string{ScopeConsoles, ScopeAudit, ScopeSupport}, fresh: adminFresh, service: true}
 	makesKeys := permission{self: true, scopes: []string{ScopeAccount}, fresh: keyFresh}
+	frames := permission{self: true, scopes: []string{ScopeConsoles}}
 	people := keys // who has an account is as grave as what signs for it
 	return []endpoint{
 		{method: http.MethodGet, path: "/openapi.json", summary: "This description.", needs: permission{public: true}, answer: map[string]any{}, serve: p.apiOpenAPI},
@@ -68,6 +69,7 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodPost, path: "/consoles", summary: "Lend up to 1,000 consoles; each stands or falls by itself.", needs: lend, body: bulkRequest{}, answer: bulkView{}, serve: p.apiPutConsoles},
 		{method: http.MethodGet, path: "/consoles/{id}", summary: "One console lease.", needs: lent, answer: leaseView{}, serve: p.apiConsole},
 		{method: http.MethodPut, path: "/consoles/{id}", summary: "Lend a console, or change what is lent; the same again is a heartbeat.", needs: lend, body: leaseRequest{}, answer: leaseView{}, serve: p.apiPutConsole},
+		{method: http.MethodPost, path: "/consoles/{id}/ticket", summary: "A one-time address with which the page of an allowed origin frames the console for the caller; 60 seconds.", needs: frames, body: ticketRequest{}, answer: ticketView{}, serve: p.apiTicket},
 		{method: http.MethodDelete, path: "/consoles/{id}", summary: "Take a console back: what is open closes within a second.", needs: lend, serve: p.apiDeleteConsole},
 
 		{method: http.MethodGet, path: "/keys", summary: "Signing keys and their states.", needs: read, answer: page[keyView]{}, serve: p.apiSigningKeys},

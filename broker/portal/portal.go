@@ -57,6 +57,10 @@ type Config struct {
 	Accounts *user.ServiceAccounts
 	// ConsoleURL is where people open a console.
 	ConsoleURL func(id string) string
+	// Frame makes the address with which a page of an origin frames a console.
+	Frame func(ctx context.Context, s session.Session, console, origin, path string) (string, error)
+	// MayFrame reports whether pages of an origin may frame consoles.
+	MayFrame func(origin string) bool
 	// Access says what the gateway would answer a session.
 	Access func(ctx context.Context, q AccessQuestion, s session.Session) (Access, error)
 	// OwnsDomain reports whether a connector may speak for an e-mail domain; verified is what the upstream said of the address.
@@ -91,6 +95,8 @@ type Portal struct {
 	apiKeys    *apikey.Registry
 	accounts   *user.ServiceAccounts
 	consoleURL func(id string) string
+	frame      func(ctx context.Context, s session.Session, console, origin, path string) (string, error)
+	mayFrame   func(origin string) bool
 	access     func(ctx context.Context, q AccessQuestion, s session.Session) (Access, error)
 	ownsDomain func(connector, domain string, verified bool) bool
 	apps       func(r *http.Request, s session.Session, u user.User) ([]App, error)
@@ -104,7 +110,7 @@ type Portal struct {
 // New returns a Portal, or an error when something that it needs is missing.
 func New(c Config) (*Portal, error) {
 	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
-		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Now == nil || c.Log == nil {
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
 	iss, err := url.Parse(c.Issuer)
@@ -112,7 +118,7 @@ func New(c Config) (*Portal, error) {
 		return nil, err
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
 		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 

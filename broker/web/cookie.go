@@ -30,6 +30,17 @@ func (e *Edge) SetCookie(w http.ResponseWriter, name, value string, maxAge time.
 	http.SetCookie(w, c)
 }
 
+// SetFrameCookie sets the one cookie of ours that is not Lax: of a page that
+// another site frames, kept apart for that site (docs/security.md GW-16). On a
+// loopback http issuer browsers take no such cookie, and it is Lax.
+func (e *Edge) SetFrameCookie(w http.ResponseWriter, name, value string) {
+	c := &http.Cookie{Name: e.CookieName(name), Value: value, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode}
+	if e.secure {
+		c.Secure, c.SameSite, c.Partitioned = true, http.SameSiteNoneMode, true
+	}
+	http.SetCookie(w, c)
+}
+
 // Cookie returns the cookie's value; a name that is there twice is as good as
 // none, since somebody tossed one of them (SE-2).
 func (e *Edge) Cookie(r *http.Request, name string) (string, bool) {

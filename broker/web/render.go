@@ -44,6 +44,11 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	return e.page(w, r, status, name, data, pageCSP)
 }
 
+// PageFramed is Page for a page that these origins may frame.
+func (e *Edge) PageFramed(w http.ResponseWriter, r *http.Request, status int, name string, data any, ancestors []string) error {
+	return e.page(w, r, status, name, data, strings.Replace(pageCSP, "frame-ancestors 'none'", "frame-ancestors "+strings.Join(ancestors, " "), 1))
+}
+
 func (e *Edge) page(w http.ResponseWriter, r *http.Request, status int, name string, data any, csp string) error {
 	t := e.pages[name]
 	if t == nil {

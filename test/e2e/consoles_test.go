@@ -15,6 +15,13 @@ import (
 // and consoles on hosts of their own below gpu.localhost.
 func serveTLS(t *testing.T, yaml string) *gatehouse {
 	t.Helper()
+	return serveTLSWith(t, "raw_path: true", yaml)
+}
+
+// serveTLSWith is serveTLS with another key of the console's route. ISSUER in
+// yaml is the issuer.
+func serveTLSWith(t *testing.T, key, yaml string) *gatehouse {
+	t.Helper()
 	dir := t.TempDir()
 	if out, err := script(t, time.Minute, nil, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
 		"-subj", "/CN=sso.localhost", "-addext", "subjectAltName=DNS:sso.localhost,DNS:*.gpu.localhost",
@@ -26,9 +33,9 @@ func serveTLS(t *testing.T, yaml string) *gatehouse {
 issuer: https://sso.localhost:%d
 tls: {cert_file: %[2]s/tls.pem, key_file: %[2]s/tls.key}
 local: {users: [{username: demo, password_hash: "$argon2id$v=19$m=19456,t=2,p=1$mrRp2ryD1oG1tkOpAvBCcw$SZDW+Y2c1en3d0yfC2GKx8l70aDkabRHTSUlBCfJrHQ", groups: [gpu-users]}]}
-routes: [{name: console, host: "{node}.gpu.localhost", lease: true}]
+routes: [{name: console, host: "{node}.gpu.localhost", lease: true, %[4]s}]
 consoles: {networks: [127.0.0.0/8]}
-%[3]s`, port, dir, yaml)})
+%[3]s`, port, dir, strings.ReplaceAll(yaml, "ISSUER", fmt.Sprintf("https://sso.localhost:%d", port)), key)})
 	g := &gatehouse{t: t, dir: dir, port: port, aport: freePort(t), env: []string{"GATEHOUSE_SECRET_KEY=" + testSecretKey}}
 	g.URL, g.Admin = fmt.Sprintf("https://sso.localhost:%d", g.port), fmt.Sprintf("http://127.0.0.1:%d", g.aport)
 	g.start()
