@@ -253,8 +253,8 @@ func (b *browser) follow(a answer) answer {
 		next := ""
 		if a.StatusCode >= 300 && a.StatusCode < 400 {
 			next = a.location().String()
-		} else if r := a.Header.Get("Refresh"); r != "" {
-			_, next, _ = strings.Cut(r, "url=")
+		} else if _, to, elsewhere := strings.Cut(a.Header.Get("Refresh"), "url="); elsewhere {
+			next = to
 			u, err := a.Request.URL.Parse(next)
 			if err != nil {
 				b.h.t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/policy"
@@ -13,6 +14,10 @@ import (
 // App is something that a person may open.
 type App struct {
 	Name, Kind, Node, URL string
+	// State of a console is "up", "waking" or "" (not looked at).
+	State string
+	// Ends is when a console's lease runs out.
+	Ends time.Time
 }
 
 // maxTiles is how many consoles the portal shows a person.
@@ -39,6 +44,7 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App
 		out = append(out, App{Name: rt.Name, Kind: "api", URL: g.url(rt.Host, rt.Path)})
 	}
 	lent := g.cfg.Leases.For(s.UserID, s.Groups, maxTiles)
+	listen := g.look(ctx, lent)
 	for _, rt := range g.all {
 		if !rt.Lease || !rt.session {
 			continue
@@ -49,10 +55,21 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App
 			} else if !ok {
 				continue
 			}
-			out = append(out, App{Name: cmp.Or(l.Title, l.ID), Kind: l.Kind, Node: l.Node, URL: g.url(l.ID+rt.suffix, rt.Path)})
+			out = append(out, App{Name: cmp.Or(l.Title, l.ID), Kind: l.Kind, Node: l.Node, URL: g.url(l.ID+rt.suffix, rt.Path), State: stateOf(listen, l.ID), Ends: l.Expires})
 		}
 	}
 	return out, nil
+}
+
+func stateOf(listen map[string]bool, id string) string {
+	up, looked := listen[id]
+	switch {
+	case !looked:
+		return ""
+	case up:
+		return "up"
+	}
+	return "waking"
 }
 
 // mayOpen decides without making what an upstream needs. A rule that looks at a

@@ -116,5 +116,6 @@ func (g *Gateway) unframed(w http.ResponseWriter, r *http.Request, rt *route) er
 	if len(ancestors) == 0 {
 		ancestors = []string{"'self'"}
 	}
+	w.Header().Set("Www-Authenticate", `Bearer realm="gatehouse"`)
 	return g.cfg.Edge.PageFramed(w, r, http.StatusUnauthorized, "framed", unframedPage{g.origin(r) + "/"}, ancestors)
 }

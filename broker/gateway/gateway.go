@@ -81,6 +81,8 @@ type Gateway struct {
 	all    []*route
 	proxy  *proxies
 	news   news
+	waking waking
+	probes probes
 	passes passes
 	active active
 	base   context.Context // ends at shutdown; sockets hang on it

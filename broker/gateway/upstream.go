@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -228,7 +230,7 @@ func (p *proxies) modify(resp *http.Response) error {
 	if !ok {
 		return errors.New("no passage")
 	}
-	pg.route.health.saw(upstreamUp)
+	p.g.sawUp(pg)
 	pg.clean(resp)
 	if len(resp.TransferEncoding) > 0 || len(resp.Trailer) > 0 {
 		cleanTrailer(resp.Trailer)
@@ -293,12 +295,20 @@ func (p *proxies) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case pg.body.err() != nil:
 		err = web.Fail(http.StatusBadRequest, "request.body", "error.bad_request", pg.body.err())
 	default: // of a client that went away, nobody reads the answer
-		err = g.upstreamError(&pg.activity, err)
+		err = g.upstreamError(r, &pg.activity, err)
 	}
 	g.cfg.Edge.RenderError(w, r, err)
 }
 
-func (g *Gateway) upstreamError(a *activity, err error) error {
+// sawUp notes that an upstream answers.
+func (g *Gateway) sawUp(pg *passage) {
+	pg.route.health.saw(upstreamUp)
+	if pg.lease != nil {
+		g.waking.answered(pg.lease.ID)
+	}
+}
+
+func (g *Gateway) upstreamError(r *http.Request, a *activity, err error) error {
 	a.route.health.saw(upstreamDown)
 	status, code := http.StatusBadGateway, "upstream.unreachable"
 	var timeout net.Error
@@ -307,9 +317,30 @@ func (g *Gateway) upstreamError(a *activity, err error) error {
 	}
 	e := web.Fail(status, code, "error.upstream_down", err)
 	e.Args, e.Down = map[string]any{"name": a.route.Name}, a.route.Name
-	if a.route.Lease {
-		e.Code, e.Text, e.Args, e.Down = "node.offline", "error.node_down", map[string]any{"name": a.lease.ID}, a.lease.ID
-	}
 	e.Header = http.Header{"Retry-After": {"10"}}
+	if l := a.lease; l != nil {
+		e.Down = cmp.Or(l.Node, l.ID)
+		e.Code, e.Text, e.Args = "node.offline", "error.node_down", map[string]any{"name": e.Down}
+		if since := g.notYet(l, err); since >= 0 {
+			again := strconv.Itoa(int(retryAfter(since) / time.Second))
+			e.Status, e.Code, e.Text, e.Args = http.StatusServiceUnavailable, "node.waking", "error.node_waking", map[string]any{"name": cmp.Or(l.Title, l.ID)}
+			e.Header = http.Header{"Retry-After": {again}}
+			if r.Method == http.MethodGet && web.Navigates(r) && !isUpgrade(r) {
+				e.Header.Set("Refresh", again) // the page asks again by itself, without scripts too
+			}
+		}
+	}
 	return e
+}
+
+// notYet is for how long a console that may be about to start does not listen;
+// negative if it is no such console.
+func (g *Gateway) notYet(l *console.Lease, err error) time.Duration {
+	if !notListening(err) {
+		return -1
+	}
+	if d := g.waking.failed(l.ID, g.cfg.Now()); d < wakeFor {
+		return d
+	}
+	return -1
 }

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -76,10 +77,10 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 	defer context.AfterFunc(g.base, cancel)()
 	up, resp, ubuf, err := g.openUpstream(ctx, r, pg)
 	if err != nil {
-		return g.upstreamError(&pg.activity, err)
+		return g.upstreamError(r, &pg.activity, err)
 	}
 	defer up.Close()
-	pg.route.health.saw(upstreamUp)
+	g.sawUp(pg)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return pg.refused(resp)
 	}
@@ -195,19 +196,23 @@ func writeSwitch(c net.Conn, h http.Header) error {
 	return err
 }
 
+// hostPort is where the server of a URL listens.
+func hostPort(u *url.URL) string {
+	if u.Port() != "" {
+		return u.Host
+	}
+	return net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+}
+
 func (g *Gateway) dialUpstream(ctx context.Context, pg *passage) (net.Conn, error) {
 	u := pg.target()
-	host := u.Host
-	if u.Port() == "" {
-		host = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
-	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	dial, tc := (&net.Dialer{Timeout: pg.route.connect()}).DialContext, &tls.Config{MinVersion: tls.VersionTLS12}
 	if pg.route.Lease {
 		dial, tc = g.proxy.dial, g.proxy.tls.Clone()
 	}
-	conn, err := dial(ctx, "tcp", host)
+	conn, err := dial(ctx, "tcp", hostPort(u))
 	if err != nil || u.Scheme != "https" {
 		return conn, err
 	}

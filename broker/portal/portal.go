@@ -38,6 +38,10 @@ type App struct {
 	Kind string // "api", or what the lease says: jupyter, vscode, terminal, custom
 	Node string // of a console; else ""
 	URL  string
+	// State of a console is "up", "waking" or "" (not known).
+	State string
+	// Ends is when a console's lease runs out; zero for the others.
+	Ends time.Time
 }
 
 // Config is what New needs.
