@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -112,21 +111,11 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	wg.Wait()
 	out = append(out, probes...)
 	for _, r := range cfg.Routes {
-		if r.Lease || r.Upstream == config.DemoUpstream {
-			continue
+		for _, at := range r.Addresses() {
+			if at != config.DemoUpstream {
+				out = append(out, run("upstream "+r.Name, false, func(ctx context.Context) (string, error) { return r.Probe(ctx, at) }))
+			}
 		}
-		out = append(out, run("upstream "+r.Name, false, func(ctx context.Context) (string, error) {
-			scheme, hostport, _ := strings.Cut(r.Upstream, "://")
-			hostport, _, _ = strings.Cut(hostport, "/")
-			if _, _, err := net.SplitHostPort(hostport); err != nil {
-				hostport = net.JoinHostPort(hostport, map[string]string{"http": "80", "https": "443"}[scheme])
-			}
-			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", hostport)
-			if err != nil {
-				return "", err
-			}
-			return hostport, c.Close()
-		}))
 	}
 	return out
 }

@@ -148,6 +148,11 @@ func (s *states) Collect(ch chan<- prometheus.Metric) {
 		if r.Upstream != "" && r.Known {
 			gauge(s.upstreams, bit(r.Up), r.Route, r.Upstream)
 		}
+		for _, u := range r.Servers {
+			if u.Known {
+				gauge(s.upstreams, bit(u.Up), r.Route, u.Server)
+			}
+		}
 	}
 }
 

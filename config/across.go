@@ -134,8 +134,8 @@ func (c *Config) routeReferences(ps *complaints) {
 			ps.add(at+".Host", "route.issuer", "A route cannot have the issuer's own host.", "a host of its own")
 		}
 		for _, before := range c.Routes[:i] {
-			if before.Takes(r.Host) && below(pathOf(r), pathOf(before)) {
-				ps.add(at+".Path", "route.shadowed", fmt.Sprintf("This route is never reached: %q stands before it and takes the same paths.", before.Name), "put the longer path first")
+			if before.Shadows(r) {
+				ps.add(at+".Path", "route.shadowed", fmt.Sprintf("This route is never reached: %q stands before it and takes all that it would.", before.Name), "put the narrower route first: a longer path, methods or headers")
 				break
 			}
 			if r.Clashes(before) {
@@ -257,24 +257,13 @@ func channelNames(list []notify.Channel) []string {
 	return out
 }
 
-func pathOf(r gateway.Route) string {
-	if r.Path == "" {
-		return "/"
-	}
-	return r.Path
-}
-
-// below reports whether prefix, of whole segments, takes in path.
-func below(path, prefix string) bool {
-	prefix = strings.TrimSuffix(prefix, "/")
-	return path == prefix || strings.HasPrefix(path, prefix+"/")
-}
-
 // pattern is a route's host with its wildcard, whatever that is called.
 func pattern(host string) string {
 	host = strings.ToLower(host)
-	if rest, ok := strings.CutPrefix(host, "{node}."); ok {
-		return "*." + rest
+	if rest, ok := strings.CutPrefix(host, "{"); ok {
+		if _, rest, ok = strings.Cut(rest, "}."); ok {
+			return "*." + rest
+		}
 	}
 	return host
 }

@@ -14,6 +14,7 @@ type answer struct {
 	id       string // X-Gatehouse-Request-Id
 	vary     bool   // the route has cors.origins
 	origin   string // the one of them that asks
+	expose   string // what it may read
 	informed bool   // a 1xx was dropped
 }
 
@@ -29,6 +30,9 @@ func (a *answer) announce() {
 	if a.origin != "" {
 		h.Set("Access-Control-Allow-Origin", a.origin)
 		h.Set("Access-Control-Allow-Credentials", "true")
+		if a.expose != "" {
+			h.Set("Access-Control-Expose-Headers", a.expose)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App
 	c := bySession(s)
 	var out []App
 	for _, rt := range g.all {
-		if !rt.session || rt.Lease || rt.suffix != "" {
+		if !rt.session || rt.Lease || rt.suffix != "" || rt.match != nil && !rt.match.opens() {
 			continue
 		}
 		if ok, err := g.mayOpen(ctx, rt, c, nil, opening(rt, rt.Host)); err != nil {

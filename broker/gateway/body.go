@@ -13,6 +13,9 @@ import (
 type requestBody struct {
 	io.ReadCloser
 	in, out *http.Request // out is set when the upstream's request has been made
+	limited bool          // by the route's max_body
+	left    int64         // of it
+	idle    *idle
 	mu      sync.Mutex
 	broken  error
 }
@@ -20,9 +23,18 @@ type requestBody struct {
 // Read reads on.
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	if b.limited {
+		if b.left -= int64(n); b.left < 0 {
+			n, err = 0, errTooLarge
+		}
+	}
+	if n > 0 {
+		b.idle.moved()
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
+		b.idle.sent()
 		if b.out != nil {
 			for name := range b.out.Trailer {
 				b.out.Trailer[name] = b.in.Trailer[name]

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -46,9 +47,9 @@ func (g *Gateway) Explain(ctx context.Context, q Question, s session.Session) (V
 	if path == "" {
 		path = "/"
 	}
-	rt := pick(routes, path)
-	if rt == nil {
-		return Verdict{Decision: "no_route", Because: "no route has this host and path"}, nil
+	rt, err := choose(routes, &http.Request{Method: cmp.Or(q.Method, http.MethodGet), URL: &url.URL{Path: path}})
+	if err != nil {
+		return Verdict{Decision: "no_route", Because: "no route has this host, path and method"}, nil
 	}
 	v := Verdict{Route: rt.Name}
 	if !rt.raw {

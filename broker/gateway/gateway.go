@@ -152,6 +152,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 			a.end(code)
 		}
 	}
+	var watching sync.WaitGroup
+	watching.Go(func() { g.watchUpstreams(ctx) })
+	defer watching.Wait()
 	tick := time.NewTicker(recheckEvery)
 	defer tick.Stop()
 	for {

@@ -56,9 +56,11 @@ func (t table) host(host string) (routes []*route, label string) {
 	return nil, ""
 }
 
+// pick finds the route of an address that somebody opens: by GET, with no header
+// of its own. See choose for requests.
 func pick(routes []*route, path string) *route {
 	for _, r := range routes {
-		if under(path, r.Path) {
+		if under(path, r.Path) && (r.match == nil || r.match.opens()) {
 			return r
 		}
 	}

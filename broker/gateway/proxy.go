@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
+	"net/url"
 	"strings"
 	"time"
 
@@ -31,9 +31,11 @@ type passage struct {
 	answer answer
 	pass   *pass
 	body   *requestBody
-	host   string // without port
-	label  string // what {node} stands for
-	own    string // what else than a route answered, for metrics
+	idle   *idle    // nil where the route has no timeouts.idle
+	server *url.URL // of a WebSocket whose upstream is one of several
+	host   string   // without port
+	label  string   // its first, which {node} stands for
+	own    string   // what else than a route answered, for metrics
 }
 
 type passageKey struct{}
@@ -80,6 +82,8 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 		return err
 	case pg.pass.stepUp > 0:
 		return g.stepUp(w, r, pg.pass.stepUp)
+	case pg.route.maxBody > 0 && r.ContentLength > pg.route.maxBody:
+		return tooLarge(pg.route)
 	}
 	pg.began = time.Now()
 	if isUpgrade(r) {
@@ -93,6 +97,10 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 		return tooMany()
 	}
 	defer s.remove(&pg.activity)
+	if after := pg.route.Timeouts.Idle; after > 0 {
+		pg.idle = newIdle(after, r.ContentLength != 0, func() { cancel(errIdle) })
+		defer pg.idle.stop()
+	}
 	pg.Context = ctx
 	g.forward(w, r.WithContext(pg), pg)
 	return nil
@@ -125,9 +133,9 @@ func (g *Gateway) match(pg *passage, r *http.Request, raw string) error {
 	if routes == nil {
 		return web.Fail(http.StatusMisdirectedRequest, "route.host", "error.not_found", nil)
 	}
-	rt := pick(routes, r.URL.Path)
-	if rt == nil {
-		return web.Fail(http.StatusNotFound, "route.path", "error.not_found", nil)
+	rt, err := choose(routes, r)
+	if err != nil {
+		return err
 	}
 	pg.route, pg.label = rt, label
 	return refuse(r, rt, raw)
@@ -137,11 +145,17 @@ func (g *Gateway) match(pg *passage, r *http.Request, raw string) error {
 // whose sign-in is too old has a pass that says so.
 func (g *Gateway) admit(pg *passage, r *http.Request) (err error) {
 	rt := pg.route
+	if err := g.limited(r, pg, false); err != nil {
+		return err
+	}
 	if pg.caller, err = g.authenticate(r, rt, pg.host); err != nil {
 		return err
 	}
 	if pg.caller.cookie && !g.sameSite(r, rt, pg.caller) {
 		return web.Fail(http.StatusForbidden, "request.cross_origin", "error.cross_origin", nil)
+	}
+	if err := g.limited(r, pg, true); err != nil {
+		return err
 	}
 	if rt.Lease {
 		if pg.lease, err = g.cfg.Leases.Get(r.Context(), pg.label); err != nil {
@@ -211,33 +225,4 @@ func refuse(r *http.Request, rt *route, raw string) error {
 		return bad("request.upgrade", errors.New("a WebSocket is opened by GET over HTTP/1.1 without a body"))
 	}
 	return nil
-}
-
-// cors answers preflights, which are never forwarded, and lets the route's
-// listed origins read (GW-15).
-func (g *Gateway) cors(w *answer, r *http.Request, rt *route) (done bool, err error) {
-	origin := r.Header.Get("Origin")
-	preflight := r.Method == http.MethodOptions && origin != "" && r.Header.Get("Access-Control-Request-Method") != ""
-	if w.vary = len(rt.CORS.Origins) > 0; w.vary {
-		if origin != "" && slices.Contains(rt.CORS.Origins, origin) {
-			w.origin = origin
-		}
-		w.announce()
-	}
-	if !preflight {
-		return false, nil
-	}
-	if w.origin == "" {
-		return true, web.Fail(http.StatusForbidden, "request.cross_origin", "error.cross_origin", nil)
-	}
-	h := w.Header()
-	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE")
-	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" && len(asked) < 1024 {
-		h.Set("Access-Control-Allow-Headers", asked)
-	}
-	h.Add("Vary", "Access-Control-Request-Headers")
-	h.Set("Access-Control-Max-Age", "600")
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusNoContent)
-	return true, nil
 }

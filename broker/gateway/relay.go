@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +25,9 @@ type relay struct {
 	stop    chan int
 	once    sync.Once
 	buffers *relayBuffers
-	mute    bool // what the client says does not reach the upstream, control frames apart
+	mute    bool          // what the client says does not reach the upstream, control frames apart
+	idle    time.Duration // ends it when no byte moves for so long; 0: never
+	moved   atomic.Int64  // when one last did, in nanoseconds of Unix; only with idle
 }
 
 // relayBuffers are what bytes pass through; who waits holds none.
@@ -50,11 +53,21 @@ type leg struct {
 	only   *controlFrames // what of the frames passes; nil: all
 	closed bool           // a close frame of ours was sent: nothing may follow
 	limit  sync.Mutex
-	ending bool // the deadline of dst is close's
+	ending bool          // the deadline of dst is close's
+	moved  *atomic.Int64 // see relay; nil: nobody asks
 }
 
 func (r *relay) run(ctx context.Context, ended <-chan struct{}, client net.Conn, fromClient *bufio.Reader, up net.Conn, fromUp *bufio.Reader) {
 	toClient, toUp := &leg{dst: client}, &leg{dst: up}
+	var quiet *time.Timer
+	var quietC <-chan time.Time
+	if r.idle > 0 {
+		r.moved.Store(time.Now().UnixNano())
+		toClient.moved, toUp.moved = &r.moved, &r.moved
+		quiet = time.NewTimer(r.idle)
+		defer quiet.Stop()
+		quietC = quiet.C
+	}
 	if r.mute {
 		toUp.only = &controlFrames{}
 	}
@@ -63,14 +76,23 @@ func (r *relay) run(ctx context.Context, ended <-chan struct{}, client net.Conn,
 	copies.Go(func() { toClient.copy(r.buffers, fromUp, up); done <- struct{}{} })
 	copies.Go(func() { toUp.copy(r.buffers, fromClient, client); done <- struct{}{} })
 	code, left := 0, 2
-	select {
-	case <-done: // one side has ended: what it said has reached the other
-		left--
-	case <-ended:
-		code = closeSession
-	case code = <-r.stop:
-	case <-ctx.Done():
-		code = closeAway
+	for waiting := true; waiting; {
+		waiting = false
+		select {
+		case <-done: // one side has ended: what it said has reached the other
+			left--
+		case <-ended:
+			code = closeSession
+		case code = <-r.stop:
+		case <-ctx.Done():
+			code = closeAway
+		case <-quietC:
+			if more := r.idle - time.Since(time.Unix(0, r.moved.Load())); more > 0 {
+				quiet.Reset(more)
+				waiting = true
+			}
+			code = closeAway
+		}
 	}
 	deadline := time.Now().Add(atBoundary)
 	if code != 0 {
@@ -118,6 +140,9 @@ func (l *leg) copy(buffers *relayBuffers, src *bufio.Reader, from net.Conn) {
 		if !handled {
 			buf = buffers.take()
 			n, err = from.Read(buf[:])
+		}
+		if l.moved != nil && n > 0 {
+			l.moved.Store(time.Now().UnixNano())
 		}
 		goOn := n == 0 || l.write(buf[:n])
 		if buf != nil {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/remotegpu/gatehouse/broker/console"
+	"github.com/remotegpu/gatehouse/broker/gateway/upstream"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
@@ -18,11 +18,24 @@ import (
 // Route is one entry of `routes`; the first that matches a request has it.
 type Route struct {
 	Name string `yaml:"name"`
-	// Host is exact, or has one label {node} (lease routes) or * in front.
+	// Host is exact, or begins with {node} (lease routes), * or a {name} that
+	// header rules and the upstream's host may use.
 	Host string `yaml:"host"`
 	// Path is a prefix of whole segments; default /.
-	Path     string `yaml:"path"`
-	Upstream string `yaml:"upstream"`
+	Path string `yaml:"path"`
+	// Methods and Headers limit what the route takes; GET takes HEAD as well, a
+	// header's value is compared exactly.
+	Methods  []string          `yaml:"methods,some"`
+	Headers  map[string]string `yaml:"headers"`
+	Upstream string            `yaml:"upstream"`
+	// Upstreams share the requests, in place of Upstream.
+	Upstreams []UpstreamConfig `yaml:"upstreams,some"`
+	// Balance is round_robin (default) or least_busy.
+	Balance string `yaml:"balance"`
+	// Sticky keeps a session's requests with one of Upstreams while it is well.
+	Sticky bool                  `yaml:"sticky"`
+	Health upstream.HealthConfig `yaml:"health"`
+	TLS    upstream.TLSConfig    `yaml:"tls"`
 	// Audience is the aud of the JWT that the upstream gets, and of the bearer
 	// tokens that the route takes. Without it there is neither.
 	Audience string `yaml:"audience"`
@@ -53,18 +66,35 @@ type Route struct {
 	CORS           CORSConfig     `yaml:"cors"`
 	FrameAncestors []string       `yaml:"frame_ancestors"`
 	Timeouts       TimeoutsConfig `yaml:"timeouts"`
+	// RequestHeaders and ResponseHeaders change what goes to the upstream and
+	// what comes from it.
+	RequestHeaders  HeaderRules `yaml:"request_headers"`
+	ResponseHeaders HeaderRules `yaml:"response_headers"`
+	// MaxBody is the largest request body: bytes, or with a unit such as 10MiB.
+	// Default: no limit.
+	MaxBody   string          `yaml:"max_body"`
+	RateLimit RateLimitConfig `yaml:"rate_limit"`
 }
 
 // CORSConfig names the origins whose scripts may use a route with the visitor's
 // cookie.
 type CORSConfig struct {
 	Origins []string `yaml:"origins"`
+	// Headers are those that scripts may send; default: what they ask for.
+	Headers []string `yaml:"headers"`
+	// Expose are headers of answers that scripts may read besides the plain ones.
+	Expose []string `yaml:"expose"`
+	// MaxAge is how long browsers remember a preflight; default 10m.
+	MaxAge time.Duration `yaml:"max_age"`
 }
 
 // TimeoutsConfig bounds waiting for an upstream.
 type TimeoutsConfig struct {
 	Connect        time.Duration `yaml:"connect"`         // default 5s
 	ResponseHeader time.Duration `yaml:"response_header"` // default 60s
+	// Idle ends a body, stream or WebSocket on which no byte has moved either way
+	// for so long; default: never.
+	Idle time.Duration `yaml:"idle"`
 }
 
 // ConsolesConfig says where lease upstreams may be.
@@ -96,8 +126,6 @@ func (c ConsolesConfig) Problems() []problem.Problem {
 	return ps
 }
 
-const nodeLabel = "{node}"
-
 // Problems complains about a route that could not serve.
 func (r Route) Problems() []problem.Problem {
 	var ps []problem.Problem
@@ -107,17 +135,12 @@ func (r Route) Problems() []problem.Problem {
 	if r.Name == "" || strings.ContainsAny(r.Name, " \t\n/") {
 		add("Name", "route.name", "A route needs a name without spaces and slashes.", "name: api")
 	}
-	host := r.Host
-	for _, wild := range []string{nodeLabel + ".", "*."} {
-		if rest, ok := strings.CutPrefix(r.Host, wild); ok {
-			host = rest
-		}
-	}
+	_, host := wildcard(r.Host)
 	switch {
 	case r.Host == "":
 		add("Host", "route.host", "A route needs a host.", "host: api.example.com")
 	case web.HostName(host) != strings.ToLower(host) || strings.Contains(host, ":") || host == "":
-		add("Host", "route.host", fmt.Sprintf("%q is not a host name.", r.Host), "a name without scheme and port; {node} or * may stand for its first label")
+		add("Host", "route.host", fmt.Sprintf("%q is not a host name.", r.Host), "a name without scheme and port; {node}, {name} or * may stand for its first label")
 	case r.Lease && !strings.HasPrefix(r.Host, nodeLabel+"."):
 		add("Host", "route.lease_host", "The host of a lease route begins with {node}.", "host: \"{node}.consoles.example.net\"")
 	case !r.Lease && strings.Contains(r.Host, nodeLabel):
@@ -129,16 +152,6 @@ func (r Route) Problems() []problem.Problem {
 	if r.raw() && r.Path != "" && r.Path != "/" {
 		// What an upstream makes of a raw path is not known, so only the host decides (docs/security.md GW-4).
 		add("Path", "route.raw_path", "A route with raw_path takes all paths of its host.", "leave path out, or raw_path: false")
-	}
-	switch {
-	case r.Lease && r.Upstream != "":
-		add("Upstream", "route.upstream", "The upstream of a lease route is in the lease.", "leave upstream out")
-	case r.ForwardAuth && (r.Upstream != "" || r.Lease):
-		add("Upstream", "route.forward_auth", "A route with forward_auth is served by another proxy: it has neither upstream nor lease.", "leave upstream and lease out")
-	case !r.Lease && !r.ForwardAuth:
-		if _, err := console.ParseUpstream(r.Upstream); err != nil {
-			add("Upstream", "route.upstream", "A route needs the URL of its upstream, without query and user.", "upstream: http://127.0.0.1:9000")
-		}
 	}
 	ps = append(ps, r.ruleProblems()...)
 	for i, a := range r.Auth {
@@ -155,40 +168,20 @@ func (r Route) Problems() []problem.Problem {
 	if r.Identity != "" && !r.Lease {
 		add("Identity", "route.identity", "identity is for lease routes; the others always tell who it is.", "leave it out")
 	}
-	for i, o := range r.CORS.Origins {
-		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Scheme+"://"+u.Host != o {
-			add(fmt.Sprintf("CORS.Origins[%d]", i), "route.cors", fmt.Sprintf("%q is not an origin.", o), "https://app.example.com")
-		}
-	}
+	r.corsProblems(add)
 	for i, a := range r.FrameAncestors {
-		if u, err := url.Parse(a); a != "'self'" && (err != nil || u.Host == "" || u.Scheme+"://"+u.Host != a || strings.ContainsAny(a, " ;,")) {
+		if a != "'self'" && !isOrigin(a) {
 			add(fmt.Sprintf("FrameAncestors[%d]", i), "route.frame_ancestors", fmt.Sprintf("%q is not an origin.", a), "https://app.example.com")
 		}
 	}
-	if r.Timeouts.Connect < 0 || r.Timeouts.ResponseHeader < 0 {
+	if r.Timeouts.Connect < 0 || r.Timeouts.ResponseHeader < 0 || r.Timeouts.Idle < 0 {
 		add("Timeouts", "route.timeouts", "A timeout cannot be negative.", "")
 	}
+	r.matchProblems(add)
+	r.upstreamProblems(add)
+	r.headerProblems(add)
+	r.limitProblems(add)
 	return ps
-}
-
-// Clashes reports whether the route lets ambiguous paths through to a host of
-// which a route before it guards some: what that one keeps in would be reached
-// around it (docs/security.md GW-4).
-func (r Route) Clashes(before Route) bool {
-	return r.raw() && before.Path != "" && before.Path != "/" && (r.Takes(before.Host) || before.Takes(r.Host))
-}
-
-// Takes reports whether a host as routes write it, a wildcard too, is this
-// route's with all that it stands for.
-func (r Route) Takes(host string) bool {
-	mine, host := strings.ToLower(r.Host), strings.ToLower(host)
-	for _, wild := range []string{nodeLabel, "*"} {
-		if suffix, ok := strings.CutPrefix(mine, wild); ok {
-			first, rest, _ := strings.Cut(host, ".")
-			return "."+rest == suffix && (first == nodeLabel || first == "*" || console.ValidID(first))
-		}
-	}
-	return mine == host
 }
 
 // raw reports whether ambiguous paths pass: by default on lease routes, since
@@ -208,49 +201,8 @@ func (r Route) connect() time.Duration {
 	return 5 * time.Second
 }
 
-// route is a Route made ready.
-type route struct {
-	Route
-	rules    rules
-	upstream *url.URL
-	raw      bool
-	session  bool
-	bearer   bool
-	apiKey   bool
-	suffix   string // of a wildcard host: ".consoles.example.net"
-	health   upstreamHealth
-}
-
-func compile(r Route) (*route, error) {
-	if ps := r.Problems(); len(ps) > 0 {
-		return nil, fmt.Errorf("route %q: %w", r.Name, ps[0])
-	}
-	c := &route{Route: r, raw: r.raw()}
-	c.Host = strings.ToLower(r.Host)
-	if c.Path == "" {
-		c.Path = "/"
-	}
-	for _, wild := range []string{nodeLabel, "*"} {
-		if rest, ok := strings.CutPrefix(c.Host, wild); ok {
-			c.suffix = rest
-		}
-	}
-	if !r.Lease && !r.ForwardAuth {
-		u, err := console.ParseUpstream(r.Upstream)
-		if err != nil {
-			return nil, fmt.Errorf("route %q: %w", r.Name, err)
-		}
-		c.upstream = u
-	}
-	var err error
-	if c.rules, err = r.compileRules(); err != nil {
-		return nil, fmt.Errorf("route %q: %w", r.Name, err)
-	}
-	auth := r.Auth
-	if len(auth) == 0 {
-		auth = []string{"session", "bearer"}
-	}
-	c.session, c.bearer = slices.Contains(auth, "session"), slices.Contains(auth, "bearer")
-	c.apiKey = slices.Contains(auth, "api_key")
-	return c, nil
+// isOrigin reports whether a text is an origin as browsers write it.
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && u.Scheme+"://"+u.Host == s && !strings.ContainsAny(s, " ;,")
 }

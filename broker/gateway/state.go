@@ -1,6 +1,10 @@
 package gateway
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/remotegpu/gatehouse/broker/gateway/upstream"
+)
 
 // upstreamHealth is what the last request through a route said of its upstream.
 type upstreamHealth struct {
@@ -24,10 +28,11 @@ func (h *upstreamHealth) saw(state int32) {
 // State is a route's condition, for metrics.
 type State struct {
 	Route    string
-	Upstream string // host and port; "" for leases, whose upstreams come and go
+	Upstream string // host and port; "" for leases, whose upstreams come and go, and where Servers are
 	Known    bool   // a request has gone there
 	Up       bool
 	Sockets  int64
+	Servers  []upstream.State // of a route that has several, or health checks
 }
 
 // States returns the conditions in the order of the routes.
@@ -36,7 +41,12 @@ func (g *Gateway) States() []State {
 	for _, rt := range g.all {
 		st := rt.health.state.Load()
 		s := State{Route: rt.Name, Known: st != 0, Up: st == upstreamUp, Sockets: rt.health.sockets.Load()}
-		if rt.upstream != nil {
+		switch {
+		case rt.group != nil:
+			s.Servers = rt.group.States()
+		case rt.placed: // written once, whatever label it stands for
+			s.Upstream = rt.Upstream
+		case rt.upstream != nil:
 			s.Upstream = rt.upstream.Host
 		}
 		out = append(out, s)

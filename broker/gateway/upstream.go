@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/console"
+	"github.com/remotegpu/gatehouse/broker/gateway/upstream"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -60,12 +61,37 @@ func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, e
 		if rt.upstream == nil {
 			continue
 		}
-		d := &net.Dialer{Timeout: rt.connect()}
-		p.byRoute[rt] = p.proxy(p.transport(d.DialContext, rt.Timeouts.ResponseHeader, &tls.Config{MinVersion: tls.VersionTLS12}), rt)
+		tr, err := p.toRoute(rt)
+		if err != nil {
+			return nil, err
+		}
+		p.byRoute[rt] = p.proxy(tr, rt)
 	}
 	p.consoles = map[string]*httputil.ReverseProxy{}
 	p.console("")
 	return p, nil
+}
+
+// toRoute is the way to the upstreams of a route, which are fixed.
+func (p *proxies) toRoute(rt *route) (http.RoundTripper, error) {
+	dial := (&net.Dialer{Timeout: rt.connect()}).DialContext
+	tr := p.transport(dial, rt.Timeouts.ResponseHeader, &tls.Config{MinVersion: tls.VersionTLS12})
+	if rt.TLS != (upstream.TLSConfig{}) {
+		var err error
+		if rt.tls, err = upstream.NewTLS(rt.TLS, p.g.cfg.Now, func(err error) {
+			p.g.cfg.Log.Error("the changed certificates of a route cannot be read; those from before stay in use", "route", rt.Name, "err", err)
+		}); err != nil {
+			return nil, fmt.Errorf("route %q: tls.%w", rt.Name, err)
+		}
+		tr.DialTLSContext = rt.tls.Dialer(tr.DialContext)
+	}
+	if !rt.grouped() {
+		return tr, nil
+	}
+	if err := p.g.openGroup(rt, tr); err != nil {
+		return nil, err
+	}
+	return rt.group, nil
 }
 
 // maxConsoleNames is for how many names of certificates connections are kept.
@@ -143,18 +169,22 @@ func (l logWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// target is where the request goes: the route's fixed upstream, or the lease's.
+// target is where the request goes: the route's upstream, or the lease's. Which
+// of several it is, their group says later.
 func (pg *passage) target() *url.URL {
-	if pg.route.Lease {
+	switch {
+	case pg.route.Lease:
 		return pg.pass.target
+	case pg.server != nil:
+		return pg.server
 	}
-	return pg.route.upstream
+	return pg.route.target(pg.label)
 }
 
 // forward hands the request to the upstream.
 func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, pg *passage) {
 	if r.Body != nil && r.Body != http.NoBody {
-		pg.body = &requestBody{ReadCloser: r.Body, in: r}
+		pg.body = &requestBody{ReadCloser: r.Body, in: r, left: pg.route.maxBody, limited: pg.route.maxBody > 0, idle: pg.idle}
 		r.Body = pg.body
 		// An upstream may answer while it is still being sent to; otherwise
 		// net/http would read the whole body before the answer's first byte.
@@ -197,6 +227,8 @@ func (g *Gateway) prepare(in, out *http.Request, pg *passage) {
 	}
 	cleanRequest(out)
 	cleanCookies(out.Header)
+	rt.request.apply(out.Header, pg.label)
+	rt.request.remove(out.Trailer)
 	h := out.Header
 	// A credential of ours is not for upstreams, and the client's own one only
 	// for a console (GW-11).
@@ -236,16 +268,18 @@ func (p *proxies) modify(resp *http.Response) error {
 		cleanTrailer(resp.Trailer)
 		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp}
 	}
+	resp.Body = pg.idle.answer(resp.Body)
 	return nil
 }
 
 // clean removes from an answer what the upstream must not say.
 func (pg *passage) clean(resp *http.Response) {
 	h := resp.Header
+	pg.route.response.apply(h, pg.label) // first: nor may a rule say what an upstream must not
 	cleanResponse(h, pg.host)
 	if len(pg.route.CORS.Origins) > 0 { // the route's word is the only one, see answer.announce
 		for name := range h {
-			if strings.HasPrefix(name, "Access-Control-Allow-") {
+			if strings.HasPrefix(name, "Access-Control-Allow-") || name == "Access-Control-Expose-Headers" && pg.route.cors.expose != "" {
 				delete(h, name)
 			}
 		}
@@ -292,6 +326,10 @@ func (p *proxies) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case pg == nil:
 	case errors.As(context.Cause(r.Context()), &over):
 		err = g.overError(r, pg, int(over))
+	case errors.Is(pg.body.err(), errTooLarge):
+		err = tooLarge(pg.route)
+	case errors.Is(context.Cause(r.Context()), errIdle):
+		err = web.Fail(http.StatusRequestTimeout, "request.idle", "error.bad_request", errIdle)
 	case pg.body.err() != nil:
 		err = web.Fail(http.StatusBadRequest, "request.body", "error.bad_request", pg.body.err())
 	default: // of a client that went away, nobody reads the answer

@@ -1,16 +1,12 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +52,7 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 		return web.Fail(http.StatusServiceUnavailable, "gateway.closing", "error.internal", errors.New("shutting down"))
 	}
 	defer g.relays.leave()
-	rel := &relay{stop: make(chan int, 1), buffers: &g.buffers, mute: looksOnly(pg.lease, pg.caller)}
+	rel := &relay{stop: make(chan int, 1), buffers: &g.buffers, mute: looksOnly(pg.lease, pg.caller), idle: pg.route.Timeouts.Idle}
 	pg.socket, pg.end = true, rel.end
 	s, ok := g.active.add(&pg.activity)
 	if !ok {
@@ -75,10 +71,11 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 	ctx, cancel := context.WithCancel(r.Context()) // until the connection is ours
 	defer cancel()
 	defer context.AfterFunc(g.base, cancel)()
-	up, resp, ubuf, err := g.openUpstream(ctx, r, pg)
+	up, resp, ubuf, release, err := g.openUpstream(ctx, r, pg)
 	if err != nil {
 		return g.upstreamError(r, &pg.activity, err)
 	}
+	defer release()
 	defer up.Close()
 	g.sawUp(pg)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
@@ -134,55 +131,6 @@ func hopByHop(h http.Header) {
 	}
 }
 
-const (
-	switchTime   = 30 * time.Second // for an upstream to answer the upgrade
-	switchHeader = 64 << 10         // bytes of that answer's header
-)
-
-// openUpstream dials and asks for the upgrade. The answer may be another one.
-func (g *Gateway) openUpstream(ctx context.Context, r *http.Request, pg *passage) (_ net.Conn, _ *http.Response, _ *bufio.Reader, err error) {
-	up, err := g.dialUpstream(ctx, pg)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	defer func() {
-		if err != nil {
-			up.Close()
-		}
-	}()
-	defer context.AfterFunc(ctx, func() { _ = up.SetDeadline(time.Unix(1, 0)) })()
-	out := r.Clone(ctx)
-	out.RequestURI, out.Body, out.ContentLength, out.Trailer = "", nil, 0, nil
-	hopByHop(out.Header)
-	g.prepare(r, out, pg)
-	out.Header["Connection"], out.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
-	_ = up.SetDeadline(time.Now().Add(switchTime))
-	if err := out.Write(up); err != nil {
-		return nil, nil, nil, err
-	}
-	head := &io.LimitedReader{R: up, N: switchHeader}
-	buf := bufio.NewReaderSize(head, relayBuffer)
-	for {
-		resp, err := http.ReadResponse(buf, out)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		switch code := resp.StatusCode; {
-		case code == http.StatusSwitchingProtocols:
-			if !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket") || !tokenIn(resp.Header["Connection"], "upgrade") {
-				return nil, nil, nil, errors.New("the upstream switched to another protocol")
-			}
-		case code < 200: // dropped, as everywhere (GW-10); the limit ends an upstream that goes on so
-			continue
-		}
-		head.N = math.MaxInt64
-		if resp.StatusCode == http.StatusSwitchingProtocols {
-			_ = up.SetDeadline(time.Time{})
-		}
-		return up, resp, buf, nil
-	}
-}
-
 func writeSwitch(c net.Conn, h http.Header) error {
 	var b strings.Builder
 	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
@@ -194,36 +142,4 @@ func writeSwitch(c net.Conn, h http.Header) error {
 	_, err := io.WriteString(c, b.String())
 	_ = c.SetWriteDeadline(time.Time{})
 	return err
-}
-
-// hostPort is where the server of a URL listens.
-func hostPort(u *url.URL) string {
-	if u.Port() != "" {
-		return u.Host
-	}
-	return net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
-}
-
-func (g *Gateway) dialUpstream(ctx context.Context, pg *passage) (net.Conn, error) {
-	u := pg.target()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	dial, tc := (&net.Dialer{Timeout: pg.route.connect()}).DialContext, &tls.Config{MinVersion: tls.VersionTLS12}
-	if pg.route.Lease {
-		dial, tc = g.proxy.dial, g.proxy.tls.Clone()
-	}
-	conn, err := dial(ctx, "tcp", hostPort(u))
-	if err != nil || u.Scheme != "https" {
-		return conn, err
-	}
-	tc.ServerName = u.Hostname()
-	if pg.route.Lease && pg.lease.TLS.ServerName != "" {
-		tc.ServerName = pg.lease.TLS.ServerName
-	}
-	tconn := tls.Client(conn, tc)
-	if err := tconn.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return tconn, nil
 }
