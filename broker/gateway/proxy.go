@@ -129,7 +129,7 @@ func (g *Gateway) match(pg *passage, r *http.Request, raw string) error {
 	if rt == nil {
 		return web.Fail(http.StatusNotFound, "route.path", "error.not_found", nil)
 	}
-	pg.route, pg.label = rt, label
+	pg.by, pg.route, pg.in, pg.label = g, rt, r, label
 	return refuse(r, rt, raw)
 }
 

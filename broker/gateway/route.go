@@ -218,14 +218,14 @@ type route struct {
 	bearer   bool
 	apiKey   bool
 	suffix   string // of a wildcard host: ".consoles.example.net"
-	health   upstreamHealth
+	health   *upstreamHealth
 }
 
 func compile(r Route) (*route, error) {
 	if ps := r.Problems(); len(ps) > 0 {
 		return nil, fmt.Errorf("route %q: %w", r.Name, ps[0])
 	}
-	c := &route{Route: r, raw: r.raw()}
+	c := &route{Route: r, raw: r.raw(), health: &upstreamHealth{}}
 	c.Host = strings.ToLower(r.Host)
 	if c.Path == "" {
 		c.Path = "/"
