@@ -58,7 +58,7 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 		if _, err := os.Stat(cfg.SecretKeyFile); cfg.Dev && opts.SecretKeys == "" && errors.Is(err, os.ErrNotExist) {
 			return "made at the first start", nil
 		}
-		if _, err := b.sealer(); err != nil || opts.SecretKeys != "" {
+		if _, err := b.openSealer(); err != nil || opts.SecretKeys != "" {
 			return "GATEHOUSE_SECRET_KEY", err
 		}
 		warning, err := secretMode(cfg.SecretKeyFile)
@@ -93,7 +93,7 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 		warnings, err := s.Check(ctx)
 		return strings.Join(warnings, "; "), err
 	}))
-	methods, err := b.openConnectors()
+	methods, err := (&serving{Broker: b, cfg: cfg}).openConnectors(nil)
 	if err != nil {
 		return append(out, Probe{Name: "connectors", Required: true, Detail: err.Error()})
 	}

@@ -10,12 +10,12 @@ import (
 // operator wrote the domain down for it (docs/security.md AD-7), and the address
 // is verified: by the upstream, or by trust_email where the protocol has no word
 // for that.
-func (b *Broker) ownsDomain(connector, domain string, verified bool) bool {
+func (b *serving) ownsDomain(connector, domain string, verified bool) bool {
 	return verified && slices.ContainsFunc(b.methods, func(m signin.Method) bool { return m.ID == connector && slices.Contains(m.Domains, domain) })
 }
 
 // disabled returns the ids of connectors that are configured and switched off.
-func (b *Broker) disabled() []string {
+func (b *serving) disabled() []string {
 	var out []string
 	for _, k := range b.cfg.Connectors {
 		if k.Disabled {

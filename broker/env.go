@@ -12,7 +12,7 @@ import (
 )
 
 // env is what a connector gets from us.
-func (b *Broker) env(id string) connectors.Env {
+func (b *serving) env(id string) connectors.Env {
 	return connectors.Env{
 		ID: id, URL: b.cfg.Issuer + "/auth/" + id, Log: b.log.With("connector", id), Now: b.now, Mapping: mapping, HTTPUpTo: b.outgoing,
 		HTTP: func(proxy, caFile string, trusted ...string) (*http.Client, error) {
@@ -29,7 +29,7 @@ func (b *Broker) env(id string) connectors.Env {
 
 // outgoing makes a connector's client. max bounds an answer, in bytes; 0 is the
 // usual bound.
-func (b *Broker) outgoing(max int64, proxy, caFile string, trusted ...string) (*http.Client, error) {
+func (b *serving) outgoing(max int64, proxy, caFile string, trusted ...string) (*http.Client, error) {
 	fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, MaxBody: max, UserAgent: "Gatehouse/" + b.opts.Version}
 	for _, s := range b.cfg.Outgoing.AllowPrivate {
 		if p, err := config.ParsePrefix(s); err == nil {

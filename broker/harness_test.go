@@ -90,6 +90,15 @@ func listen(t testing.TB, addr string) net.Listener {
 	return l
 }
 
+// load reads h.yaml for a broker whose private listener is admin.
+func (h *harness) load(admin string) (*config.Config, config.Findings, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	env := map[string]string{"GATEHOUSE_LISTEN": h.host, "GATEHOUSE_ADMIN_LISTEN": admin, "GATEHOUSE_DATA": filepath.Join(h.dir, "data")}
+	return config.Parse([]config.Document{{Name: "test.yml", YAML: []byte(h.yaml)}}, config.LoadOptions{Types: broker.Types(), Dev: true,
+		Env: func(k string) (string, bool) { v, ok := env[k]; return v, ok }})
+}
+
 func (h *harness) run() {
 	h.t.Helper()
 	addr := h.host
@@ -98,14 +107,13 @@ func (h *harness) run() {
 	}
 	public, admin := listen(h.t, addr), listen(h.t, "127.0.0.1:0")
 	h.host = public.Addr().String()
-	env := map[string]string{"GATEHOUSE_LISTEN": h.host, "GATEHOUSE_ADMIN_LISTEN": admin.Addr().String(), "GATEHOUSE_DATA": filepath.Join(h.dir, "data")}
-	cfg, findings, err := config.Parse([]config.Document{{Name: "test.yml", YAML: []byte(h.yaml)}}, config.LoadOptions{Types: broker.Types(), Dev: true,
-		Env: func(k string) (string, bool) { v, ok := env[k]; return v, ok }})
+	cfg, findings, err := h.load(admin.Addr().String())
 	if err != nil {
 		h.t.Fatalf("configuration: %v\n%v", err, findings)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b, err := broker.New(ctx, cfg, broker.Options{Version: "test", Log: slog.New(h.log), Now: h.now, Store: h.wrap})
+	b, err := broker.New(ctx, cfg, broker.Options{Version: "test", Log: slog.New(h.log), Now: h.now, Store: h.wrap,
+		Load: func() (*config.Config, config.Findings, error) { return h.load(admin.Addr().String()) }})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -138,12 +138,12 @@ func (s *states) Collect(ch chan<- prometheus.Metric) {
 	if age, ok := s.b.keyAge(); ok {
 		gauge(s.keyAge, age.Seconds())
 	}
-	for _, c := range s.b.door.States() {
+	for _, c := range s.b.current.Load().door.States() {
 		if c.Served {
 			gauge(s.connector, bit(c.Up), c.ID)
 		}
 	}
-	for _, r := range s.b.gateway.States() {
+	for _, r := range s.b.current.Load().gateway.States() {
 		gauge(s.sockets, float64(r.Sockets), r.Route)
 		if r.Upstream != "" && r.Known {
 			gauge(s.upstreams, bit(r.Up), r.Route, r.Upstream)

@@ -13,20 +13,32 @@ import (
 
 // NewLogger writes to w as the configuration says.
 func NewLogger(w io.Writer, c config.LogConfig) *slog.Logger {
-	var level slog.Level
+	log, _ := NewLeveledLogger(w, c)
+	return log
+}
+
+// NewLeveledLogger is NewLogger with the level that can be set later on.
+func NewLeveledLogger(w io.Writer, c config.LogConfig) (*slog.Logger, *slog.LevelVar) {
+	at := new(slog.LevelVar)
+	at.Set(level(c))
+	opts := &slog.HandlerOptions{Level: at}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, opts)), at
+	}
+	return slog.New(slog.NewJSONHandler(w, opts)), at
+}
+
+// level is log.level; the default is info.
+func level(c config.LogConfig) slog.Level {
 	switch c.Level {
 	case "debug":
-		level = slog.LevelDebug
+		return slog.LevelDebug
 	case "warn":
-		level = slog.LevelWarn
+		return slog.LevelWarn
 	case "error":
-		level = slog.LevelError
+		return slog.LevelError
 	}
-	opts := &slog.HandlerOptions{Level: level}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, opts))
-	}
-	return slog.New(slog.NewJSONHandler(w, opts))
+	return slog.LevelInfo
 }
 
 type readyCheck struct {
@@ -53,7 +65,7 @@ type connector struct {
 
 // readyz is on the private listener: can this replica serve? A connector that is
 // down degrades it and no more.
-func (b *Broker) readyz(w http.ResponseWriter, r *http.Request) error {
+func (b *serving) readyz(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
 	out := ready{Ready: true, Version: b.opts.Version, Connectors: []connector{}}

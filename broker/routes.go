@@ -11,9 +11,19 @@ import (
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
-// Handler is the public listener: the issuer's host, the gateway's hosts, and
-// nothing for any other.
-func (b *Broker) Handler() (http.Handler, error) {
+// Handler is the public listener, of whichever configuration serves.
+func (b *Broker) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.current.Load().public.ServeHTTP(w, r) })
+}
+
+// AdminHandler is the private listener.
+func (b *Broker) AdminHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.current.Load().private.ServeHTTP(w, r) })
+}
+
+// publicHandler is the public listener: the issuer's host, the gateway's hosts,
+// and nothing for any other.
+func (b *serving) publicHandler() (http.Handler, error) {
 	own, err := b.issuerRoutes()
 	if err != nil {
 		return nil, err
@@ -41,7 +51,7 @@ func (b *Broker) Handler() (http.Handler, error) {
 }
 
 // issuerRoutes is every URL of the issuer's host on one page.
-func (b *Broker) issuerRoutes() (http.Handler, error) {
+func (b *serving) issuerRoutes() (http.Handler, error) {
 	r := chi.NewRouter()
 	// Bodies and answers of these are small: nobody may hold a connection open.
 	r.Use(func(next http.Handler) http.Handler {
@@ -137,8 +147,8 @@ func (b *Broker) issuerRoutes() (http.Handler, error) {
 	return r, nil
 }
 
-// AdminHandler is the private listener.
-func (b *Broker) AdminHandler() (http.Handler, error) {
+// privateHandler is the private listener.
+func (b *serving) privateHandler() (http.Handler, error) {
 	r := chi.NewRouter()
 	api, err := b.portal.API(true)
 	if err != nil {

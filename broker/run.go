@@ -10,9 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,7 +39,7 @@ func (b *Broker) Listen() (Listeners, error) {
 			return l, fmt.Errorf("%s: %w", x.key, err)
 		}
 		if x.tls && b.cfg.TLS.CertFile != "" {
-			cert := &certificate{certFile: b.cfg.TLS.CertFile, keyFile: b.cfg.TLS.KeyFile}
+			cert := &certificate{certFile: b.cfg.TLS.CertFile, keyFile: b.cfg.TLS.KeyFile, now: time.Now, log: b.log}
 			if err := cert.load(); err != nil {
 				ln.Close()
 				l.close()
@@ -60,38 +58,6 @@ func (l Listeners) close() {
 			ln.Close()
 		}
 	}
-}
-
-// certificate is read again when its file changes.
-type certificate struct {
-	certFile, keyFile string
-	mu                sync.Mutex
-	cert              *tls.Certificate
-	modified, looked  time.Time
-}
-
-func (c *certificate) load() error {
-	cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
-	if err != nil {
-		return err
-	}
-	c.cert = &cert
-	if fi, err := os.Stat(c.certFile); err == nil {
-		c.modified = fi.ModTime()
-	}
-	return nil
-}
-
-func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.looked) > 10*time.Second {
-		c.looked = now
-		if fi, err := os.Stat(c.certFile); err == nil && !fi.ModTime().Equal(c.modified) {
-			_ = c.load() // a half-written pair: the old one serves until the next look
-		}
-	}
-	return c.cert, nil
 }
 
 // maxHeader bounds a request's header, in bytes (docs/security.md G9).
@@ -117,18 +83,11 @@ const shutdownGrace = 30 * time.Second
 // Serve answers on the listeners and runs the jobs until ctx ends; then it lets
 // requests end, tells open sockets, and returns.
 func (b *Broker) Serve(ctx context.Context, l Listeners) error {
-	handler, err := b.Handler()
-	if err != nil {
-		return err
-	}
-	admin, err := b.AdminHandler()
-	if err != nil {
-		return err
-	}
+	handler, admin := b.Handler(), b.AdminHandler()
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJobs()
 	var running errgroup.Group
-	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.door.Run, b.consoles.Run, b.accounts.Run, b.apiKeys.Run, b.gateway.Run, b.sweep} {
+	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.runDoors, b.consoles.Run, b.accounts.Run, b.apiKeys.Run, b.current.Load().gateway.Run, b.sweep} {
 		running.Go(func() error { return run(jobs) })
 	}
 	var servers []*http.Server
@@ -160,7 +119,7 @@ func (b *Broker) Serve(ctx context.Context, l Listeners) error {
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
-	b.gateway.Shutdown(grace)
+	b.current.Load().gateway.Shutdown(grace)
 	for _, s := range servers[min(len(servers), b.demoServers()):] {
 		_ = s.Shutdown(grace)
 	}

@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/problem"
@@ -104,6 +106,7 @@ type Config struct {
 // Registry makes, checks and revokes keys.
 type Registry struct {
 	cfg   Config
+	most  atomic.Int64 // usable keys of an owner
 	keys  *store.Collection[Key]
 	cache *store.Cache[Key]
 	used  *store.Collection[Use]
@@ -116,10 +119,8 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.KV == nil || cfg.Bus == nil || cfg.Sealer == nil || cfg.Alive == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("apikey: the configuration is incomplete")
 	}
-	if cfg.PerOwner == 0 {
-		cfg.PerOwner = 50
-	}
 	r := &Registry{cfg: cfg, fresh: map[string]Use{}}
+	r.SetPerOwner(cfg.PerOwner)
 	r.keys = store.NewCollection(cfg.KV, store.CollectionConfig[Key]{
 		Kind: "apikey", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true, Expires: func(k Key) time.Time { return k.Expires.Add(kept) },
 		Index: func(k Key) map[string]string { return map[string]string{"owner": k.Owner} },
@@ -130,6 +131,10 @@ func New(cfg Config) (*Registry, error) {
 	r.used = store.NewCollection(cfg.KV, store.CollectionConfig[Use]{Kind: "apikey-use", Now: cfg.Now, Expires: func(u Use) time.Time { return u.At.Add(MaxLife + kept) }})
 	return r, nil
 }
+
+// SetPerOwner sets how many usable keys an owner may have; 0 is 50. More than
+// that stay good, and no other is made.
+func (r *Registry) SetPerOwner(n int) { r.most.Store(int64(cmp.Or(n, 50))) }
 
 // Verify finds the key that a program sent. A known key costs no look into the
 // store while other replicas are heard.
@@ -210,7 +215,7 @@ func (r *Registry) Create(ctx context.Context, d Draft) (Key, string, error) {
 			usable++
 		}
 	}
-	if usable >= r.cfg.PerOwner {
+	if usable >= int(r.most.Load()) {
 		return Key{}, "", ErrTooMany
 	}
 	return r.make(ctx, Key{Name: d.Name, Owner: d.Owner, Service: d.Service, Scopes: d.Scopes, CIDRs: d.CIDRs, Created: now, Expires: now.Add(d.Life)})

@@ -260,7 +260,7 @@ func TestLimits(t *testing.T) {
 // 10,000 keys: what a check of a known one costs.
 func BenchmarkVerify(b *testing.B) {
 	r := newRig(b)
-	r.cfg.PerOwner = 1
+	r.SetPerOwner(1)
 	texts := make([]string, 10_000)
 	var wg sync.WaitGroup
 	for w := range 32 {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"hash/maphash"
+	"net/http"
 	"sync"
 	"time"
 
@@ -14,7 +15,9 @@ import (
 // activity is a request or socket that is open.
 type activity struct {
 	caller  caller
+	by      *Gateway // whose route this is
 	route   *route
+	in      *http.Request
 	lease   *console.Lease // nil where the route has none
 	request *policy.Request
 	began   time.Time

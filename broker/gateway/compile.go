@@ -29,14 +29,14 @@ type route struct {
 	maxBody  int64 // 0: none
 	limit    *rateLimit
 	cors     corsAnswer
-	health   upstreamHealth
+	health   *upstreamHealth
 }
 
 func compile(r Route) (*route, error) {
 	if ps := r.Problems(); len(ps) > 0 {
 		return nil, fmt.Errorf("route %q: %w", r.Name, ps[0])
 	}
-	c := &route{Route: r, raw: r.raw(), match: newConditions(r), cors: newCORSAnswer(r)}
+	c := &route{Route: r, raw: r.raw(), match: newConditions(r), cors: newCORSAnswer(r), health: &upstreamHealth{}}
 	c.Host = strings.ToLower(r.Host)
 	if c.Path == "" {
 		c.Path = "/"

@@ -76,31 +76,35 @@ type Config struct {
 
 // Gateway forwards requests of the hosts that its routes name.
 type Gateway struct {
-	cfg    Config
-	routes table
-	all    []*route
-	proxy  *proxies
-	news   news
-	waking waking
-	probes probes
-	passes passes
-	active active
-	base   context.Context // ends at shutdown; sockets hang on it
-	stop   context.CancelFunc
-	relays relays
-	// buffers are the WebSockets'.
-	buffers relayBuffers
+	*live
+	cfg      Config
+	routes   table
+	all      []*route
+	networks []netip.Prefix // consoles.networks
+	proxy    *proxies
+	passes   passes
 }
 
 // New checks and compiles the routes.
 func New(cfg Config) (*Gateway, error) {
+	g, err := build(cfg, newLive())
+	if err != nil {
+		return nil, err
+	}
+	cfg.Leases.OnChange(g.news.add)
+	g.Use()
+	return g, nil
+}
+
+// build makes all that one configuration makes.
+func build(cfg Config, l *live) (*Gateway, error) {
 	if cfg.Edge == nil || cfg.Issuer == nil || cfg.Sessions == nil || cfg.Signer == nil || cfg.Users == nil || cfg.Grants == nil || cfg.Keys == nil || cfg.SignIn == nil || cfg.Leases == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("gateway: the configuration is incomplete")
 	}
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, int, time.Duration) {}
 	}
-	g := &Gateway{cfg: cfg}
+	g := &Gateway{cfg: cfg, live: l, passes: passes{m: map[passKey]*pass{}}}
 	for _, r := range cfg.Routes {
 		c, err := compile(r)
 		if err != nil {
@@ -109,18 +113,16 @@ func New(cfg Config) (*Gateway, error) {
 		g.all = append(g.all, c)
 	}
 	g.routes = newTable(g.all)
-	networks, err := cfg.Consoles.Prefixes()
-	if err != nil {
+	var err error
+	if g.networks, err = cfg.Consoles.Prefixes(); err != nil {
 		return nil, err
 	}
-	if g.proxy, err = newProxies(g, networks, cfg.Consoles.CAFile); err != nil {
+	if g.proxy, err = newProxies(g, g.networks, cfg.Consoles.CAFile); err != nil {
 		return nil, err
 	}
-	g.news.init()
-	cfg.Leases.OnChange(g.news.add)
-	g.passes.m = map[passKey]*pass{}
-	g.active.init()
-	g.base, g.stop = context.WithCancel(context.Background())
+	if before := l.current.Load(); before != nil {
+		g.keepHealth(before)
+	}
 	return g, nil
 }
 
@@ -145,7 +147,8 @@ func (g *Gateway) Hosts() []string {
 const recheckEvery = 500 * time.Millisecond
 
 // Run ends streams whose session or right has gone, until ctx ends: at once when
-// their lease is another, and by looking at all of them now and then.
+// their lease or the configuration is another, and by looking at all of them now
+// and then. It runs once for a Gateway and all that are made by its Next.
 func (g *Gateway) Run(ctx context.Context) error {
 	decide := func(a *activity) {
 		if code := g.over(ctx, a); code != 0 {
@@ -153,8 +156,22 @@ func (g *Gateway) Run(ctx context.Context) error {
 		}
 	}
 	var watching sync.WaitGroup
-	watching.Go(func() { g.watchUpstreams(ctx) })
 	defer watching.Wait()
+	var watched *Gateway
+	stop := func() {}
+	watch := func() { // the health checks are those of the configuration that decides
+		now := g.current.Load()
+		if now == watched {
+			return
+		}
+		stop()
+		var its context.Context
+		its, stop = context.WithCancel(ctx)
+		watching.Go(func() { now.watchUpstreams(its) })
+		watched = now
+	}
+	watch()
+	defer func() { stop() }()
 	tick := time.NewTicker(recheckEvery)
 	defer tick.Stop()
 	for {
@@ -162,8 +179,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-g.news.wake:
+			watch()
 			g.active.review(g.news.concerns(), decide)
 		case <-tick.C:
+			g.retired.closeIdle()
 			g.active.review(func(a *activity) bool { return time.Since(a.began) >= reviewAfter }, decide)
 		}
 	}
@@ -172,6 +191,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 // over decides again for something that is open: the code to end it with, or 0
 // (docs/security.md GW-9).
 func (g *Gateway) over(ctx context.Context, a *activity) int {
+	rt, req := a.route, a.request
+	if g = g.current.Load(); g != a.by {
+		rt, req = g.routeOf(a)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	c := a.caller
@@ -202,8 +225,11 @@ func (g *Gateway) over(ctx context.Context, a *activity) int {
 			return closeSession
 		}
 	}
+	if rt == nil {
+		return closeForbidden
+	}
 	l := a.lease
-	if a.route.Lease {
+	if rt.Lease {
 		fresh, err := g.cfg.Leases.Get(ctx, l.ID)
 		switch {
 		case err == nil && fresh.Same(l) && looksOnly(fresh, c) == looksOnly(l, c):
@@ -212,7 +238,7 @@ func (g *Gateway) over(ctx context.Context, a *activity) int {
 			return closeForbidden
 		}
 	}
-	if p, err := g.pass(ctx, a.route, c, l, a.request); err == nil && p.refusal != nil { // a fresh sign-in is asked for at the beginning
+	if p, err := g.pass(ctx, rt, c, l, req); err == nil && p.refusal != nil { // a fresh sign-in is asked for at the beginning
 		return closeForbidden
 	}
 	return 0

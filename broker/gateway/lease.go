@@ -56,6 +56,7 @@ type news struct {
 	mu   sync.Mutex
 	ids  map[string]struct{}
 	all  bool
+	set  bool // the configuration is another
 	wake chan struct{}
 }
 
@@ -70,6 +71,18 @@ func (n *news) add(id string) {
 		n.ids[id] = struct{}{}
 	}
 	n.mu.Unlock()
+	n.ring()
+}
+
+// everything has all that is open decided again.
+func (n *news) everything() {
+	n.mu.Lock()
+	n.set = true
+	n.mu.Unlock()
+	n.ring()
+}
+
+func (n *news) ring() {
 	select {
 	case n.wake <- struct{}{}:
 	default:
@@ -80,9 +93,12 @@ func (n *news) add(id string) {
 func (n *news) concerns() func(*activity) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	ids, all := n.ids, n.all
-	n.ids, n.all = map[string]struct{}{}, false
+	ids, all, set := n.ids, n.all, n.set
+	n.ids, n.all, n.set = map[string]struct{}{}, false, false
 	return func(a *activity) bool {
+		if set {
+			return true
+		}
 		if a.lease == nil {
 			return false
 		}

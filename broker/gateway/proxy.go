@@ -137,7 +137,7 @@ func (g *Gateway) match(pg *passage, r *http.Request, raw string) error {
 	if err != nil {
 		return err
 	}
-	pg.route, pg.label = rt, label
+	pg.by, pg.route, pg.in, pg.label = g, rt, r, label
 	return refuse(r, rt, raw)
 }
 

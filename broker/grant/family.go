@@ -117,7 +117,7 @@ func (l *Ledger) CreateGrant(ctx context.Context, g Grant) (string, error) {
 		g.Generation, g.Key, g.Rotated = 1, l.cfg.MAC.CurrentMACKey(), now
 		g.Expires = l.expires(g, now)
 	} else {
-		g.Expires = now.Add(l.cfg.Tokens.AccessTTL + time.Minute)
+		g.Expires = now.Add(l.tokens.Load().AccessTTL + time.Minute)
 	}
 	if err := l.grants.Create(ctx, g.ID, g); err != nil {
 		if errors.Is(err, store.ErrConflict) {
@@ -132,7 +132,7 @@ func (l *Ledger) CreateGrant(ctx context.Context, g Grant) (string, error) {
 }
 
 func (l *Ledger) expires(g Grant, now time.Time) time.Time {
-	idle, most := now.Add(l.cfg.Tokens.RefreshIdleTTL), g.Created.Add(l.cfg.Tokens.RefreshMaxTTL)
+	idle, most := now.Add(l.tokens.Load().RefreshIdleTTL), g.Created.Add(l.tokens.Load().RefreshMaxTTL)
 	if idle.Before(most) {
 		return idle
 	}
@@ -166,7 +166,7 @@ func (l *Ledger) Rotate(ctx context.Context, clientID, token string, check func(
 			return fmt.Errorf("the grant has ended (%s): %w", g.Reason, ErrInvalidGrant)
 		case r.generation == g.Generation:
 		case r.generation > g.Generation: // the store lost a write: ours was right
-		case r.generation == g.Generation-1 && now.Sub(g.Rotated) < *l.cfg.Tokens.RefreshGrace:
+		case r.generation == g.Generation-1 && now.Sub(g.Rotated) < *l.tokens.Load().RefreshGrace:
 			if err := check(*g); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/problem"
@@ -81,6 +82,7 @@ type Config struct {
 // concurrent use.
 type Ledger struct {
 	cfg      Config
+	tokens   atomic.Pointer[TokensConfig]
 	codes    *store.Collection[codeRecord]
 	grants   *store.Collection[Grant]
 	firm     *store.Collection[Grant]
@@ -95,8 +97,8 @@ func New(cfg Config) (*Ledger, error) {
 	if cfg.KV == nil || cfg.Sealer == nil || cfg.MAC == nil || cfg.Now == nil {
 		return nil, errors.New("grant: the configuration is incomplete")
 	}
-	cfg.Tokens = cfg.Tokens.WithDefaults()
 	l := &Ledger{cfg: cfg, alive: map[string]time.Time{}}
+	l.SetTokens(cfg.Tokens)
 	l.codes = store.NewCollection(cfg.KV, store.CollectionConfig[codeRecord]{Kind: "code", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(c codeRecord) time.Time { return c.Issued.Add(codeKept) }})
 	gc := store.CollectionConfig[Grant]{Kind: "grant", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(g Grant) time.Time { return g.Expires },
 		Index: func(g Grant) map[string]string { return map[string]string{"user": g.UserID, "session": g.SessionID} }}
@@ -106,6 +108,12 @@ func New(cfg Config) (*Ledger, error) {
 	l.consents = store.NewCollection(cfg.KV, store.CollectionConfig[Consent]{Kind: "consent", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true, Index: func(c Consent) map[string]string { return map[string]string{"user": c.UserID} }})
 	l.pending = store.NewCollection(cfg.KV, store.CollectionConfig[Pending]{Kind: "pending", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(p Pending) time.Time { return p.Created.Add(pendingTTL) }})
 	return l, nil
+}
+
+// SetTokens sets how long what is issued from now on is good for.
+func (l *Ledger) SetTokens(t TokensConfig) {
+	t = t.WithDefaults()
+	l.tokens.Store(&t)
 }
 
 // NewGrantID returns the id of a grant that is to be made.

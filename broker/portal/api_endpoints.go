@@ -76,6 +76,7 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodPost, path: "/keys/rotate", summary: "Put the next key of an algorithm to use now.", needs: keys, body: rotateRequest{}, answer: page[keyView]{}, serve: p.apiRotateKey},
 		{method: http.MethodPost, path: "/keys/{kid}/revoke", summary: "Withdraw a key at once: what it signed is void.", needs: keys, answer: page[keyView]{}, serve: p.apiRevokeKey},
 
+		{method: http.MethodPost, path: "/reload", summary: "Read this replica's configuration again: all of it is put to use, or nothing (422, with every problem).", needs: keys, answer: Reload{}, serve: p.apiReload},
 		{method: http.MethodGet, path: "/clients", summary: "OIDC clients.", needs: read, answer: page[clientView]{}, serve: p.apiClients},
 		{method: http.MethodGet, path: "/connectors", summary: "Connectors and whether they can be reached.", needs: read, answer: page[ConnectorState]{}, serve: p.apiConnectors},
 	}

@@ -75,6 +75,8 @@ type Config struct {
 	Preview func(ctx context.Context, s session.Session) (access, id token.Claims, err error)
 	// Connectors lists the configured connectors.
 	Connectors func() []ConnectorState
+	// Reload reads the configuration again, or fails with ErrRejected.
+	Reload func(ctx context.Context, actor string) (Reload, error)
 	// AdminToken is the content of data/admin.token; "" means that there is none.
 	AdminToken string
 	Now        func() time.Time
@@ -106,6 +108,7 @@ type Portal struct {
 	apps       func(r *http.Request, s session.Session, u user.User) ([]App, error)
 	preview    func(ctx context.Context, s session.Session) (access, id token.Claims, err error)
 	connectors func() []ConnectorState
+	reload     func(ctx context.Context, actor string) (Reload, error)
 	adminToken operatorToken
 	now        func() time.Time
 	log        *slog.Logger
@@ -114,7 +117,7 @@ type Portal struct {
 // New returns a Portal, or an error when something that it needs is missing.
 func New(c Config) (*Portal, error) {
 	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
-		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Now == nil || c.Log == nil {
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
 	iss, err := url.Parse(c.Issuer)
@@ -122,7 +125,7 @@ func New(c Config) (*Portal, error) {
 		return nil, err
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors, reload: c.Reload,
 		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 

@@ -71,7 +71,8 @@ func TestCacheForgetUser(t *testing.T) {
 // an outage alone (docs/security.md SE-3).
 func TestExcused(t *testing.T) {
 	grace := 10 * time.Second
-	m := &Manager{cfg: Config{Limits: SessionsConfig{OutageGrace: &grace}}}
+	m := &Manager{}
+	m.SetLimits(SessionsConfig{OutageGrace: &grace}, time.Hour, time.Hour)
 	now := time.Now()
 	m.heard.Store(now.Add(-5 * time.Second).UnixNano())
 	old, fresh := &entry{verified: now.Add(-time.Hour)}, &entry{verified: now.Add(-9 * time.Second)}

@@ -120,7 +120,7 @@ func (m *Manager) get(ctx context.Context, id string, ask bool) (Session, error)
 	}
 	e.seen = now
 	loose := e.loose
-	due := ask && s.Renewal != "" && now.Sub(s.Proved) >= m.cfg.Limits.Recheck && now.Sub(e.asked) >= recheckAgain
+	due := ask && s.Renewal != "" && now.Sub(s.Proved) >= m.limits.Load().Recheck && now.Sub(e.asked) >= recheckAgain
 	if due {
 		e.asked = now
 	}
@@ -170,7 +170,7 @@ func (m *Manager) excused(err error, e *entry, sure bool, now time.Time) bool {
 	if heard := m.lastHeard(); sure && heard.After(last) {
 		last = heard
 	}
-	return now.Sub(last) < *m.cfg.Limits.OutageGrace
+	return now.Sub(last) < *m.limits.Load().OutageGrace
 }
 
 // load reads a session and whether its user's epoch still is what it was made

@@ -55,6 +55,7 @@ type Manager struct {
 	renewals *store.Collection[Renewal]
 	renewer  Renewer
 	serves   func(connector string) bool
+	limits   atomic.Pointer[limits]
 	cache    *cache
 	heard    atomic.Int64 // when the bus was last heard, in nanoseconds since 1970
 	flight   singleflight.Group
@@ -79,11 +80,11 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.RefreshIdle <= 0 || cfg.RefreshMax <= 0 {
 		return nil, errors.New("session: the limits of offline sessions are needed")
 	}
-	cfg.Limits = cfg.Limits.WithDefaults()
 	if cfg.Ended == nil {
 		cfg.Ended = func(context.Context, Session, string) {}
 	}
 	m := &Manager{cfg: cfg, cache: newCache(), recheck: make(chan asking, 64)}
+	m.SetLimits(cfg.Limits, cfg.RefreshIdle, cfg.RefreshMax)
 	sc := store.CollectionConfig[Session]{Kind: "session", Sealer: cfg.Sealer, Now: cfg.Now, Expires: m.storedUntil,
 		Index: func(s Session) map[string]string {
 			ix := map[string]string{"user": s.UserID}
@@ -104,6 +105,19 @@ func New(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
+// limits are how long sessions live.
+type limits struct {
+	SessionsConfig
+	refreshIdle, refreshMax time.Duration
+}
+
+// SetLimits sets how long sessions live, those that there are too: their idle time
+// at once, their end with the next renewal. refreshIdle and refreshMax bound
+// offline and device sessions.
+func (m *Manager) SetLimits(c SessionsConfig, refreshIdle, refreshMax time.Duration) {
+	m.limits.Store(&limits{c.WithDefaults(), refreshIdle, refreshMax})
+}
+
 // SetRenewer sets who asks the connectors; call it before Run.
 func (m *Manager) SetRenewer(r Renewer) { m.renewer = r }
 
@@ -115,9 +129,9 @@ func (m *Manager) SetServes(f func(connector string) bool) { m.serves = f }
 // idle is how long a session of this kind may be unused.
 func (m *Manager) idle(k Kind) time.Duration {
 	if k == Browser {
-		return m.cfg.Limits.IdleTTL
+		return m.limits.Load().IdleTTL
 	}
-	return m.cfg.RefreshIdle
+	return m.limits.Load().refreshIdle
 }
 
 // until is when the session ends if it is not used again.
@@ -141,9 +155,9 @@ const seenEvery = time.Minute
 
 // lifetime returns the absolute end of a session that starts now.
 func (m *Manager) lifetime(s Session, now time.Time) time.Time {
-	max, unrenewable := m.cfg.Limits.MaxTTL, unrenewableBrowser
+	max, unrenewable := m.limits.Load().MaxTTL, unrenewableBrowser
 	if s.Kind != Browser {
-		max, unrenewable = m.cfg.RefreshMax, unrenewableOffline
+		max, unrenewable = m.limits.Load().refreshMax, unrenewableOffline
 	}
 	if s.Renewal == "" && max > unrenewable {
 		max = unrenewable
@@ -271,7 +285,7 @@ func (m *Manager) dropHandle(ctx context.Context, h Handle) error {
 // Session.Renewal. With one, the identity has a single record, which all its
 // sessions name and each sign-in replaces (docs/security.md UP-9).
 func (m *Manager) SaveRenewal(ctx context.Context, r Renewal, one bool) (string, error) {
-	r.Expires = m.cfg.Now().Add(max(m.cfg.Limits.MaxTTL, m.cfg.RefreshMax))
+	r.Expires = m.cfg.Now().Add(max(m.limits.Load().MaxTTL, m.limits.Load().refreshMax))
 	var err error
 	if one {
 		r.ID = store.HashID(r.Connector + "\x00" + r.Subject)

@@ -39,7 +39,7 @@ func (m *Manager) vouched(ctx context.Context, id string, wait bool) (Session, e
 	if err != nil {
 		return Session{}, err
 	}
-	if s.Renewal == "" || m.cfg.Now().Sub(s.Proved) < m.cfg.Limits.Recheck || m.renewer == nil {
+	if s.Renewal == "" || m.cfg.Now().Sub(s.Proved) < m.limits.Load().Recheck || m.renewer == nil {
 		return s, nil
 	}
 	r, err := m.renewals.Get(ctx, s.Renewal)
@@ -49,7 +49,7 @@ func (m *Manager) vouched(ctx context.Context, id string, wait bool) (Session, e
 	if err != nil { // nothing left to vouch with
 		return Session{}, errors.Join(ErrEnded, m.end(ctx, s.ID, "not_renewable"))
 	}
-	if m.cfg.Now().Sub(r.Proved) >= m.cfg.Limits.Recheck {
+	if m.cfg.Now().Sub(r.Proved) >= m.limits.Load().Recheck {
 		var over bool
 		r, over, err = m.shared(ctx, r)
 		for wait && errors.Is(err, store.ErrLeaseHeld) && pause(ctx, leaseAgain) {
@@ -127,7 +127,7 @@ func (m *Manager) renew(ctx context.Context, r Renewal) (_ Renewal, over bool, e
 	// Somebody may have done it while we waited.
 	if now, err := m.renewals.Get(held, r.ID); err != nil {
 		return r, false, err
-	} else if r = now; m.cfg.Now().Sub(r.Proved) < m.cfg.Limits.Recheck {
+	} else if r = now; m.cfg.Now().Sub(r.Proved) < m.limits.Load().Recheck {
 		return r, false, nil
 	}
 	fresh, err := m.renewer.Renew(held, r)
@@ -156,7 +156,7 @@ func (m *Manager) renew(ctx context.Context, r Renewal) (_ Renewal, over bool, e
 				return r, false, fmt.Errorf("write renewal: %w", werr)
 			}
 		}
-		if m.cfg.Now().Sub(r.Proved) >= m.cfg.Limits.RecheckGrace {
+		if m.cfg.Now().Sub(r.Proved) >= m.limits.Load().RecheckGrace {
 			return r, true, nil
 		}
 		m.cfg.Log.Warn("session: the connector could not vouch again; kept for now", "connector", r.Connector, "err", err)

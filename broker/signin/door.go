@@ -107,6 +107,10 @@ type Config struct {
 	// Reserved are ids of connectors that are configured and not among Methods:
 	// their groups' names are nobody else's all the same (UP-11).
 	Reserved []string
+	// Before is the Door of the configuration before this one: its counters of
+	// failures go on unless Limits are others, and what it knows of connectors that
+	// are the same.
+	Before *Door
 	// Staff reports whether somebody has a role here, by the session that a proof
 	// would open or by an identity of the account: those are never linked
 	// automatically (UP-5). Nil means that nobody has.
@@ -121,7 +125,7 @@ type Door struct {
 	parked       *store.Collection[attempt]
 	answers      *store.Collection[parkedAnswer]
 	certificates *store.Collection[seenCertificates]
-	limits       limits
+	limits       *limits
 	health       health
 	known        map[string]bool // connector ids, and the names reserved for roles
 }
@@ -155,8 +159,13 @@ func New(cfg Config) (*Door, error) {
 	d.parked = store.NewCollection(cfg.KV, store.CollectionConfig[attempt]{Kind: "attempt", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(a attempt) time.Time { return a.At.Add(attemptTTL) }})
 	d.answers = d.newParking()
 	d.certificates = store.NewCollection(cfg.KV, store.CollectionConfig[seenCertificates]{Kind: "certificates", Sealer: cfg.Sealer, Now: cfg.Now})
-	d.limits.init(cfg.Limits.WithDefaults(), cfg.Now)
+	if before := cfg.Before; before != nil && before.limits.max == cfg.Limits.WithDefaults() {
+		d.limits = before.limits
+	} else {
+		d.limits = newLimits(cfg.Limits.WithDefaults(), cfg.Now)
+	}
 	d.health.init(d)
+	d.cfg.Before = nil // or no Door would ever be forgotten
 	return d, nil
 }
 

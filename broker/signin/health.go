@@ -37,6 +37,17 @@ func (h *health) init(d *Door) {
 	for id := range d.methods {
 		h.m[id] = &condition{up: true, since: d.cfg.Now()}
 	}
+	before := d.cfg.Before
+	if before == nil {
+		return
+	}
+	before.health.mu.Lock()
+	defer before.health.mu.Unlock()
+	for id, m := range d.methods {
+		if old := before.methods[id]; old != nil && old.Connector == m.Connector {
+			*h.m[id] = *before.health.m[id]
+		}
+	}
 }
 
 func (h *health) state(id string) (up bool, since time.Time) {

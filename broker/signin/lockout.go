@@ -44,7 +44,8 @@ type limitKeys struct {
 
 const limitTopic = "signin.failed"
 
-func (l *limits) init(c LimitsConfig, now func() time.Time) {
+func newLimits(c LimitsConfig, now func() time.Time) *limits {
+	l := &limits{}
 	l.accounts = web.NewLimiter(web.LimiterConfig{Max: c.AccountFailures, Window: c.AccountWindow, Now: now})
 	l.addresses = web.NewLimiter(web.LimiterConfig{Max: c.AddressFailures, Window: time.Minute, Now: now})
 	l.networks = web.NewLimiter(web.LimiterConfig{Max: c.NetworkFailures, Window: time.Minute, Now: now})
@@ -52,6 +53,7 @@ func (l *limits) init(c LimitsConfig, now func() time.Time) {
 	l.stored = web.NewLimiter(web.LimiterConfig{Max: c.StoredAttempts, Window: time.Minute, Now: now})
 	l.self, l.max = rand.Text(), c
 	l.under.slots = map[string]*slot{}
+	return l
 }
 
 // keys names the counters of one try. The account is what was typed, folded as

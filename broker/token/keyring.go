@@ -170,6 +170,8 @@ type Keyring struct {
 	ring  atomic.Pointer[ring]
 	mu    sync.Mutex // one load at a time
 	cache *verified
+	// In nanoseconds, as of Config.
+	maxTokenTTL, macRetire atomic.Int64
 }
 
 const busTopic = "keys"
@@ -182,6 +184,7 @@ func Open(ctx context.Context, cfg Config) (*Keyring, error) {
 	}
 	cfg.Keys = cfg.Keys.WithDefaults()
 	k := &Keyring{cfg: cfg, cache: newVerified()}
+	k.SetLives(cfg.MaxTokenTTL, cfg.MACRetire)
 	// Keys expire by their own rules, not by the store's: forgetting one too
 	// early would void tokens.
 	k.keys = store.NewCollection(cfg.Store, store.CollectionConfig[record]{Kind: "signing_key", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true})
@@ -202,6 +205,13 @@ func Open(ctx context.Context, cfg Config) (*Keyring, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// SetLives sets Config.MaxTokenTTL and Config.MACRetire for keys that retire from
+// now on.
+func (k *Keyring) SetLives(maxTokenTTL, macRetire time.Duration) {
+	k.maxTokenTTL.Store(int64(maxTokenTTL))
+	k.macRetire.Store(int64(macRetire))
 }
 
 // ensure makes the first key of an algorithm if there is none. Of several

@@ -163,9 +163,9 @@ func (k *Keyring) step(ctx context.Context, alg Alg, rotateNow bool) error {
 }
 
 func (k *Keyring) retire(ctx context.Context, kid string, now time.Time, alg Alg) error {
-	stay := max(k.cfg.Keys.RetireAfter, k.cfg.MaxTokenTTL)
+	stay := max(k.cfg.Keys.RetireAfter, time.Duration(k.maxTokenTTL.Load()))
 	if alg == algHMAC {
-		stay = k.cfg.MACRetire
+		stay = time.Duration(k.macRetire.Load())
 	}
 	_, err := k.keys.Update(ctx, kid, func(r *record) error {
 		r.Retired, r.Until = now, now.Add(stay)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/problem"
@@ -46,7 +47,7 @@ const accountTopic = "service-account"
 
 // ServiceAccounts are those of the file and those that admins made.
 type ServiceAccounts struct {
-	fixed  map[string]ServiceAccount
+	fixed  atomic.Pointer[map[string]ServiceAccount]
 	stored *store.Collection[ServiceAccount]
 	cache  *store.Cache[ServiceAccount]
 	now    func() time.Time
@@ -54,10 +55,8 @@ type ServiceAccounts struct {
 
 // NewServiceAccounts knows the accounts of the file and those in the store.
 func NewServiceAccounts(cfg Config, fixed []ServiceAccount, grace time.Duration) *ServiceAccounts {
-	a := &ServiceAccounts{fixed: map[string]ServiceAccount{}, now: cfg.Now}
-	for _, f := range fixed {
-		a.fixed[f.Name] = f
-	}
+	a := &ServiceAccounts{now: cfg.Now}
+	a.SetFixed(fixed)
 	a.stored = store.NewCollection(cfg.KV, store.CollectionConfig[ServiceAccount]{
 		Kind: "service-account", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true,
 		Tell: func(s ServiceAccount) store.Message { return store.Changed(accountTopic, s.Name) },
@@ -66,13 +65,23 @@ func NewServiceAccounts(cfg Config, fixed []ServiceAccount, grace time.Duration)
 	return a
 }
 
+// SetFixed sets which accounts stand in the operator's file. One that is no more
+// there is nobody's, and its keys are dead.
+func (a *ServiceAccounts) SetFixed(fixed []ServiceAccount) {
+	m := make(map[string]ServiceAccount, len(fixed))
+	for _, f := range fixed {
+		m[f.Name] = f
+	}
+	a.fixed.Store(&m)
+}
+
 // Run hears of other replicas until ctx ends.
 func (a *ServiceAccounts) Run(ctx context.Context) error { return a.cache.Run(ctx) }
 
 // Get returns an account, from memory while other replicas are heard, or
 // ErrNotFound.
 func (a *ServiceAccounts) Get(ctx context.Context, name string) (ServiceAccount, error) {
-	if f, ok := a.fixed[name]; ok {
+	if f, ok := (*a.fixed.Load())[name]; ok {
 		return f, nil
 	}
 	s, err := a.cache.Get(ctx, name)
@@ -88,8 +97,8 @@ func (a *ServiceAccounts) List(ctx context.Context) ([]ServiceAccount, error) {
 	if err != nil {
 		return nil, err
 	}
-	out = slices.DeleteFunc(out, func(s ServiceAccount) bool { _, there := a.fixed[s.Name]; return there || s.Created.IsZero() })
-	for _, f := range a.fixed {
+	out = slices.DeleteFunc(out, func(s ServiceAccount) bool { _, there := (*a.fixed.Load())[s.Name]; return there || s.Created.IsZero() })
+	for _, f := range *a.fixed.Load() {
 		out = append(out, f)
 	}
 	slices.SortFunc(out, func(x, y ServiceAccount) int { return strings.Compare(x.Name, y.Name) })
@@ -117,7 +126,7 @@ func (a *ServiceAccounts) Create(ctx context.Context, s ServiceAccount) (Service
 
 // Delete takes an account away; its keys are dead from then on.
 func (a *ServiceAccounts) Delete(ctx context.Context, name string) error {
-	if _, ok := a.fixed[name]; ok {
+	if _, ok := (*a.fixed.Load())[name]; ok {
 		return ErrFixed
 	}
 	if _, err := a.Get(ctx, name); err != nil {

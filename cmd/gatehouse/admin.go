@@ -72,16 +72,27 @@ func (a admin) call(e env, method, path string, body, into any) error {
 	}
 	if resp.StatusCode >= 300 {
 		var fail struct{ Message, Code, Ref string }
+		out := &answerError{status: resp.StatusCode, body: raw, text: "the server answered " + resp.Status}
 		if json.Unmarshal(raw, &fail) == nil && fail.Message != "" {
-			return fmt.Errorf("%s (%s, reference %s)", fail.Message, fail.Code, fail.Ref)
+			out.text = fmt.Sprintf("%s (%s, reference %s)", fail.Message, fail.Code, fail.Ref)
 		}
-		return fmt.Errorf("the server answered %s", resp.Status)
+		return out
 	}
 	if into != nil && len(raw) > 0 {
 		return json.Unmarshal(raw, into)
 	}
 	return nil
 }
+
+// answerError is an answer of the API that refuses.
+type answerError struct {
+	status int
+	body   []byte
+	text   string
+}
+
+// Error is the server's message.
+func (e *answerError) Error() string { return e.text }
 
 // private returns the private listener's address and the data folder of the
 // configuration. A mistake elsewhere in it does not matter here, and a demo may

@@ -35,6 +35,7 @@ type cli struct {
 	Init         initCmd         `cmd:"" help:"Write a minimal configuration, the secret key and the operator's token."`
 	Serve        serveCmd        `cmd:"" help:"Run broker and gateway."`
 	Check        checkCmd        `cmd:"" help:"Validate the configuration and probe every system that it names."`
+	Reload       reloadCmd       `cmd:"" help:"Have the running server read its configuration again."`
 	Keys         keysCmd         `cmd:"" help:"Signing keys: list, rotate, revoke."`
 	User         userCmd         `cmd:"" help:"Users: list, show, suspend, resume."`
 	Session      sessionCmd      `cmd:"" help:"Sessions: list, revoke."`

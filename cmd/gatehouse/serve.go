@@ -32,8 +32,11 @@ func (c serveCmd) Run(e env, _ *kong.Kong) error {
 	if err != nil {
 		return err
 	}
-	log := broker.NewLogger(e.stderr, cfg.Log)
-	b, err := broker.New(e.ctx, cfg, broker.Options{Version: version, Log: log, SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY")})
+	log, level := broker.NewLeveledLogger(e.stderr, cfg.Log)
+	b, err := broker.New(e.ctx, cfg, broker.Options{Version: version, Log: log, Level: level, SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY"),
+		Load: func() (*config.Config, config.Findings, error) {
+			return config.Load(e.config, config.LoadOptions{Types: broker.Types(), Dev: c.Dev})
+		}})
 	if err != nil {
 		return err
 	}
@@ -42,15 +45,39 @@ func (c serveCmd) Run(e env, _ *kong.Kong) error {
 	if err != nil {
 		return err
 	}
-	if !cfg.Dev {
-		// A hang-up asks many servers to read their configuration again: it must
-		// not end this one. The demo ends with its terminal.
-		signal.Ignore(syscall.SIGHUP)
+	if !cfg.Dev { // the demo ends with its terminal; it reloads by the API
+		defer reloadOnHangup(e.ctx, b)()
 	}
 	welcome(e.stdout, cfg, b.Notes)
 	floor := newHeapFloor()
 	defer runtime.KeepAlive(floor)
 	return b.Serve(e.ctx, l)
+}
+
+// reloadOnHangup has every SIGHUP read the configuration again, until ctx ends or
+// the function that it returns is called, which waits for one under way. What
+// came of it is in the log.
+func reloadOnHangup(ctx context.Context, b *broker.Broker) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				_, _ = b.Reload(ctx, "SIGHUP")
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangup)
+		cancel()
+		<-done
+	}
 }
 
 // welcome says where everything is and, in the demo, what to try.

@@ -51,10 +51,7 @@ func TestMillionAnonymousRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	h, err := b.Handler()
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := b.Handler()
 	query := url.Values{"response_type": {"code"}, "client_id": {"demo-app"}, "redirect_uri": {"http://127.0.0.1:5555/callback"}, "scope": {"openid profile offline_access"},
 		"state": {"af0ifjsldkj"}, "nonce": {"n-0S6_WzA2Mj"}, "code_challenge": {"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"}, "code_challenge_method": {"S256"}}.Encode()
 	target := &url.URL{Path: "/oauth2/authorize", RawQuery: query}
