@@ -47,6 +47,7 @@ func apiTable() map[string]struct{ who, body string } {
 		"POST /service-accounts":               {"keys", `{"name":"Odd Name"}`},
 		"DELETE /service-accounts/{id}":        {"keys", ""},
 		"POST /service-accounts/{id}/api-keys": {"keys", `{"name":""}`},
+		"POST /reload":                         {"keys", ""},
 		"POST /access/check":                   {"read", `{"url":"odd"}`},
 		"GET /consoles":                        {"lent", ""},
 		"POST /consoles":                       {"lend", `{"items":[]}`},
