@@ -253,9 +253,8 @@ func (b *browser) follow(a answer) answer {
 		next := ""
 		if a.StatusCode >= 300 && a.StatusCode < 400 {
 			next = a.location().String()
-		} else if r := a.Header.Get("Refresh"); r != "" {
-			_, next, _ = strings.Cut(r, "url=")
-			u, err := a.Request.URL.Parse(next)
+		} else if _, target, hop := strings.Cut(a.Header.Get("Refresh"), "url="); hop {
+			u, err := a.Request.URL.Parse(target)
 			if err != nil {
 				b.h.t.Fatal(err)
 			}

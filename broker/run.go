@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/store"
 )
 
@@ -98,8 +100,14 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 const maxHeader = 16 << 10
 
 func (b *Broker) server(h http.Handler) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	// Where a route wants it, the gateway refuses it on the others.
+	protocols.SetUnencryptedHTTP2(slices.ContainsFunc(b.cfg.Routes, func(r gateway.Route) bool { return r.H2C }))
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: maxHeader,
+		Protocols: &protocols,
+		Handler:   h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: maxHeader,
 		ErrorLog: log.New(serverLog{b.log}, "", 0),
 	}
 }

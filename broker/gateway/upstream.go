@@ -28,6 +28,7 @@ type proxies struct {
 	g        *Gateway
 	byRoute  map[*route]*httputil.ReverseProxy
 	tls      *tls.Config
+	waking   waking
 	mu       sync.RWMutex
 	consoles map[string]*httputil.ReverseProxy                                 // by the name that their certificates have; "": their address
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to consoles
@@ -59,7 +60,12 @@ func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, e
 			continue
 		}
 		d := &net.Dialer{Timeout: rt.connect()}
-		p.byRoute[rt] = p.proxy(p.transport(d.DialContext, rt.Timeouts.ResponseHeader, &tls.Config{MinVersion: tls.VersionTLS12}), rt)
+		tr := p.transport(d.DialContext, rt.Timeouts.ResponseHeader, &tls.Config{MinVersion: tls.VersionTLS12})
+		if rt.H2C {
+			tr.Protocols = new(http.Protocols)
+			tr.Protocols.SetUnencryptedHTTP2(true)
+		}
+		p.byRoute[rt] = p.proxy(tr, rt)
 	}
 	p.consoles = map[string]*httputil.ReverseProxy{}
 	p.console("")
@@ -111,6 +117,9 @@ func (p *proxies) transport(dial func(context.Context, string, string) (net.Conn
 		DialContext: hearing(dial), TLSClientConfig: tc, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: headerTimeout,
 		MaxIdleConns: 1024, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression: true, ExpectContinueTimeout: time.Second, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
+		// Own dialers switch HTTP/2 off unless asked. One connection carries many
+		// requests there, so a dead one must be noticed.
+		ForceAttemptHTTP2: true, HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 	}
 }
 
@@ -229,8 +238,10 @@ func (p *proxies) modify(resp *http.Response) error {
 		return errors.New("no passage")
 	}
 	pg.route.health.saw(upstreamUp)
+	p.waking.up(pg.lease)
 	pg.clean(resp)
-	if len(resp.TransferEncoding) > 0 || len(resp.Trailer) > 0 {
+	// Over HTTP/2 trailers may come after any body, announced or not.
+	if len(resp.TransferEncoding) > 0 || len(resp.Trailer) > 0 || (resp.ProtoMajor == 2 && resp.Body != http.NoBody) {
 		cleanTrailer(resp.Trailer)
 		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp}
 	}
@@ -311,5 +322,8 @@ func (g *Gateway) upstreamError(a *activity, err error) error {
 		e.Code, e.Text, e.Args, e.Down = "node.offline", "error.node_down", map[string]any{"name": a.lease.ID}, a.lease.ID
 	}
 	e.Header = http.Header{"Retry-After": {"10"}}
+	if a.route.Lease && notUp(err) {
+		g.proxy.waking.answer(e, a, g.cfg.Now())
+	}
 	return e
 }

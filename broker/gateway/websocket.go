@@ -80,6 +80,7 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 	}
 	defer up.Close()
 	pg.route.health.saw(upstreamUp)
+	g.proxy.waking.up(pg.lease)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return pg.refused(resp)
 	}
