@@ -177,6 +177,8 @@ routes:
 	h.lend(console.Lease{ID: "n7", Upstream: "http://" + gone.Addr().String(), Owner: "x", Groups: []string{"gpu-users"}})
 	b := h.browser()
 	b.enter("demo", "demo")
+	h.refused("not up yet", b.follow(b.get(h.at("n7.console", "/"))), 503, "node.waking")
+	h.wait(5 * time.Minute)
 	for host, c := range map[string]struct {
 		status     int
 		code, name string

@@ -38,6 +38,8 @@ func (b *serving) publicHandler() (http.Handler, error) {
 	})
 	return b.edge.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch h := web.RequestOf(r).Host; {
+		case r.ProtoMajor == 2 && r.TLS == nil && !b.gateway.Owns(h): // for routes that say h2c alone
+			b.edge.RenderError(w, r, web.Fail(http.StatusHTTPVersionNotSupported, "request.h2c", "error.bad_request", nil))
 		case h == host:
 			own.ServeHTTP(w, r)
 		case b.gateway.Owns(h):

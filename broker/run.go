@@ -10,11 +10,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/store"
 )
 
@@ -63,9 +65,16 @@ func (l Listeners) close() {
 // maxHeader bounds a request's header, in bytes (docs/security.md G9).
 const maxHeader = 16 << 10
 
-func (b *Broker) server(h http.Handler) *http.Server {
+// server serves a door; with h2c it takes HTTP/2 without TLS by prior knowledge
+// (RFC 9113 section 3.3), which is refused wherever no route asks for it.
+func (b *Broker) server(h http.Handler, h2c bool) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(h2c)
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: maxHeader,
+		Protocols: &protocols,
+		Handler:   h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: maxHeader,
 		ErrorLog: log.New(serverLog{b.log}, "", 0),
 	}
 }
@@ -105,12 +114,13 @@ func (b *Broker) Serve(ctx context.Context, l Listeners) error {
 	if b.demo != nil {
 		start(demoServer(), b.demo)
 	}
-	start(b.server(handler), l.Public)
+	h2c := slices.ContainsFunc(b.cfg.Routes, func(r gateway.Route) bool { return r.H2C })
+	start(b.server(handler, h2c), l.Public)
 	if l.Gateway != nil {
-		start(b.server(handler), l.Gateway)
+		start(b.server(handler, h2c), l.Gateway)
 	}
 	if l.Admin != nil {
-		start(b.server(admin), l.Admin)
+		start(b.server(admin, false), l.Admin)
 	}
 	var cause error
 	select {

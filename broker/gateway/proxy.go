@@ -221,6 +221,9 @@ func refuse(r *http.Request, rt *route, raw string) error {
 			return bad("request.path", err)
 		}
 	}
+	if r.ProtoMajor == 2 && r.TLS == nil && !rt.H2C {
+		return web.Fail(http.StatusHTTPVersionNotSupported, "request.h2c", "error.bad_request", errors.New("the route does not say h2c"))
+	}
 	if isUpgrade(r) && (r.Method != http.MethodGet || r.ContentLength != 0 || r.ProtoMajor != 1) {
 		return bad("request.upgrade", errors.New("a WebSocket is opened by GET over HTTP/1.1 without a body"))
 	}

@@ -74,6 +74,9 @@ type Route struct {
 	// Default: no limit.
 	MaxBody   string          `yaml:"max_body"`
 	RateLimit RateLimitConfig `yaml:"rate_limit"`
+	// H2C speaks HTTP/2 without TLS by prior knowledge (RFC 9113, section 3.3) to
+	// the upstream, and takes it from clients on a listener without TLS. For gRPC.
+	H2C bool `yaml:"h2c"`
 }
 
 // CORSConfig names the origins whose scripts may use a route with the visitor's
@@ -131,6 +134,9 @@ func (r Route) Problems() []problem.Problem {
 	var ps []problem.Problem
 	add := func(field, rule, text, fix string) {
 		ps = append(ps, problem.Problem{Field: field, Rule: rule, Text: text, Fix: fix})
+	}
+	if r.H2C && (r.Lease || r.ForwardAuth || strings.HasPrefix(r.Upstream, "https:")) {
+		add("H2C", "route.h2c", "h2c is HTTP/2 without TLS to a fixed upstream; over https HTTP/2 is negotiated.", "an http upstream, or leave h2c out")
 	}
 	if r.Name == "" || strings.ContainsAny(r.Name, " \t\n/") {
 		add("Name", "route.name", "A route needs a name without spaces and slashes.", "name: api")

@@ -76,6 +76,10 @@ func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, e
 func (p *proxies) toRoute(rt *route) (http.RoundTripper, error) {
 	dial := (&net.Dialer{Timeout: rt.connect()}).DialContext
 	tr := p.transport(dial, rt.Timeouts.ResponseHeader, &tls.Config{MinVersion: tls.VersionTLS12})
+	if rt.H2C {
+		tr.Protocols = new(http.Protocols)
+		tr.Protocols.SetUnencryptedHTTP2(true)
+	}
 	if rt.TLS != (upstream.TLSConfig{}) {
 		var err error
 		if rt.tls, err = upstream.NewTLS(rt.TLS, p.g.cfg.Now, func(err error) {
@@ -139,6 +143,9 @@ func (p *proxies) transport(dial func(context.Context, string, string) (net.Conn
 		DialContext: hearing(dial), TLSClientConfig: tc, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: headerTimeout,
 		MaxIdleConns: 1024, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression: true, ExpectContinueTimeout: time.Second, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
+		// Own dialers switch HTTP/2 off unless asked. One connection carries many
+		// requests there, so a dead one must be noticed.
+		ForceAttemptHTTP2: true, HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 	}
 }
 
@@ -264,7 +271,8 @@ func (p *proxies) modify(resp *http.Response) error {
 	}
 	p.g.sawUp(pg)
 	pg.clean(resp)
-	if len(resp.TransferEncoding) > 0 || len(resp.Trailer) > 0 {
+	// Over HTTP/2 trailers may come after any body, announced or not.
+	if len(resp.TransferEncoding) > 0 || len(resp.Trailer) > 0 || (resp.ProtoMajor == 2 && resp.Body != http.NoBody) {
 		cleanTrailer(resp.Trailer)
 		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp}
 	}
