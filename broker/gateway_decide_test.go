@@ -182,7 +182,7 @@ routes:
 	for host, c := range map[string]struct {
 		status     int
 		code, name string
-	}{"gone": {502, "upstream.unreachable", "billing"}, "slow": {504, "upstream.timeout", "slow"}, "n7.console": {503, "node.waking", "n7"}} {
+	}{"gone": {502, "upstream.unreachable", "billing"}, "slow": {504, "upstream.timeout", "slow"}, "n7.console": {502, "node.offline", "n7"}} {
 		page := b.follow(b.get(h.at(host, "/")))
 		h.refused(host, page, c.status, c.code)
 		if !strings.Contains(page.Body, c.name) || strings.Contains(page.Body, "127.0.0.1:"+strings.Split(gone.Addr().String(), ":")[1]) || page.Header.Get("Retry-After") == "" {
@@ -194,7 +194,7 @@ routes:
 			t.Errorf("%s: JSON %s", host, js.Body)
 		}
 		zh := b.get(h.at(host, "/"), "Accept-Language", "zh-CN")
-		if !strings.Contains(zh.Body, "无响应") && !strings.Contains(zh.Body, "正在唤醒") {
+		if !strings.Contains(zh.Body, "无响应") {
 			t.Errorf("%s: not in Chinese", host)
 		}
 	}
