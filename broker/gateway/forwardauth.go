@@ -130,7 +130,7 @@ func described(r *http.Request, f family) (*http.Request, error) {
 		}
 		below, ok := strings.CutPrefix(raw, envoyPrefix)
 		if !ok {
-			return nil, errors.New("Envoy asks below " + envoyPrefix + " (path_prefix)")
+			return nil, errors.New("path_prefix of Envoy is " + envoyPrefix + ", and nothing else is asked as it asks")
 		}
 		// Envoy puts its path_prefix, which ends with a slash, before a path that begins with one.
 		if !strings.HasPrefix(below, "/") {

@@ -2,8 +2,9 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -82,7 +83,7 @@ func (g *Gateway) openGroup(rt *route, transport http.RoundTripper) error {
 		}
 		servers = append(servers, upstream.Server{URL: u, Weight: s.weight()})
 	}
-	cfg := upstream.Config{Servers: servers, Balance: rt.Balance, Health: rt.Health, Transport: transport, Blame: blame, Now: g.cfg.Now, Random: rand.Float64,
+	cfg := upstream.Config{Servers: servers, Balance: rt.Balance, Health: rt.Health, Transport: transport, Blame: blame, Now: g.cfg.Now, Random: fraction,
 		Changed: func(server string, up bool, why string) {
 			g.cfg.Log.Warn("upstream", "route", rt.Name, "upstream", server, "up", up, "reason", why)
 		}}
@@ -105,6 +106,13 @@ func (g *Gateway) openGroup(rt *route, transport http.RoundTripper) error {
 func blame(ctx context.Context, _ error) bool {
 	pg, _ := ctx.Value(passageKey{}).(*passage)
 	return ctx.Err() == nil && (pg == nil || pg.body.err() == nil)
+}
+
+// fraction is a random number from 0 to 1, 1 excluded.
+func fraction() float64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return float64(binary.BigEndian.Uint64(b[:])>>11) / (1 << 53)
 }
 
 // watchUpstreams runs the health checks of all routes until ctx ends.
