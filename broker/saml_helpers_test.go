@@ -153,3 +153,8 @@ func (d *samlDoor) logoutRequest(id, name string) string {
 	return fmt.Sprintf(`<samlp:LogoutRequest xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion" ID="%s" Version="2.0" IssueInstant="%s" Destination="%s/slo"><saml:Issuer>%s</saml:Issuer><saml:NameID>%s</saml:NameID><samlp:SessionIndex>s-1</samlp:SessionIndex></samlp:LogoutRequest>`,
 		id, d.now().UTC().Format(time.RFC3339), d.base(), d.idp.EntityID, name)
 }
+
+// logoutResponse is the provider's word that its session is over.
+func (d *samlDoor) logoutResponse(request string) string {
+	return `<samlp:LogoutResponse xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion" ID="_r1" InResponseTo="` + request + `" Version="2.0" IssueInstant="` + d.now().UTC().Format(time.RFC3339) + `" Destination="` + d.base() + `/slo"><saml:Issuer>` + d.idp.EntityID + `</saml:Issuer><samlp:Status><samlp:StatusCode Value="urn:oasis:names:tc:SAML:2.0:status:Success"/></samlp:Status></samlp:LogoutResponse>`
+}

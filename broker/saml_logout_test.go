@@ -91,17 +91,71 @@ func TestSAMLLogoutFromHere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if doc := inflate(t, u.Query().Get("SAMLRequest")); !strings.Contains(doc, ">u-1<") || !strings.Contains(doc, ">s-1<") {
+	doc := inflate(t, u.Query().Get("SAMLRequest"))
+	if !strings.Contains(doc, ">u-1<") || !strings.Contains(doc, ">s-1<") {
 		t.Error(doc)
 	}
-	done := `<samlp:LogoutResponse xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion" ID="_r1" InResponseTo="x" Version="2.0" IssueInstant="` + d.now().UTC().Format(time.RFC3339) + `" Destination="` + d.base() + `/slo"><saml:Issuer>` + d.idp.EntityID + `</saml:Issuer><samlp:Status><samlp:StatusCode Value="urn:oasis:names:tc:SAML:2.0:status:Success"/></samlp:Status></samlp:LogoutResponse>`
-	if got := b.follow(b.get(d.slo("SAMLResponse", done))); got.StatusCode != http.StatusOK || got.Request.URL.Path != "/signed-out" || strings.Contains(got.Body, "Acme") {
+	asked := requestID.FindStringSubmatch(doc)
+	if asked == nil {
+		t.Fatal("the request has no ID: " + doc)
+	}
+	ended := func(what string, b *browser, doc string, want bool) {
+		t.Helper()
+		got := b.follow(b.get(d.slo("SAMLResponse", doc)))
+		if got.StatusCode != http.StatusOK || got.Request.URL.Path != "/signed-out" || strings.Contains(got.Body, "Acme") == want {
+			t.Errorf("%s: %d %s", what, got.StatusCode, got.Request.URL)
+		}
+	}
+	done := d.logoutResponse(asked[1])
+	// An answer that says nothing certain ends at the same page, which then says so.
+	ended("refused", b, strings.Replace(done, "status:Success", "status:Responder", 1), false)
+	ended("to another request", b, d.logoutResponse("id-0000000000000000000000000000000000000000"), false)
+	ended("to no request", b, strings.Replace(done, `InResponseTo="`+asked[1]+`"`, "", 1), false)
+	ended("the answer", d.browser(), done, true) // no cookie counts
+	ended("the answer again", b, done, false)
+	if n := strings.Count(d.out.text(), "was not ended"); n != 4 {
+		t.Errorf("%d lines in the log, not one for each answer that was not believed", n)
+	}
+}
+
+// An answer that comes after the time for it counts no more.
+func TestSAMLLogoutAnsweredTooLate(t *testing.T) {
+	t.Parallel()
+	d := startSAML(t, "", "", nil)
+	b := d.browser()
+	d.enter(b, nil)
+	page := b.get("/signout")
+	a := b.post("/signout", url.Values{"token": {field(t, tokenField, page)}})
+	_, to, _ := strings.Cut(a.Header.Get("Refresh"), "url=")
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := requestID.FindStringSubmatch(inflate(t, u.Query().Get("SAMLRequest")))
+	d.wait(16 * time.Minute)
+	if got := b.follow(b.get(d.slo("SAMLResponse", d.logoutResponse(asked[1])))); got.Request.URL.Path != "/signed-out" || !strings.Contains(got.Body, "Acme") {
 		t.Errorf("%d %s", got.StatusCode, got.Request.URL)
 	}
-	// An answer that says nothing certain ends at the same page, which then says so.
-	bad := strings.Replace(done, "status:Success", "status:Responder", 1)
-	if got := b.follow(b.get(d.slo("SAMLResponse", bad))); got.Request.URL.Path != "/signed-out" || !strings.Contains(got.Body, "Acme") {
-		t.Errorf("%d %s", got.StatusCode, got.Request.URL)
+}
+
+// A message that could not end its sessions is no replay when it is brought again.
+func TestSAMLLogoutTriedAgain(t *testing.T) {
+	t.Parallel()
+	d := startSAML(t, "", "", nil)
+	alice := d.browser()
+	d.enter(alice, nil)
+	message := d.slo("SAMLRequest", d.logoutRequest("_lo1", "u-1"))
+	d.w.fail(true)
+	if a := d.browser().get(message); a.StatusCode != http.StatusServiceUnavailable || !d.inside(alice) {
+		t.Fatalf("with a store that fails: %d", a.StatusCode)
+	}
+	d.w.fail(false)
+	if a := d.browser().get(message); a.StatusCode != http.StatusSeeOther || d.inside(alice) {
+		t.Errorf("again: %d", a.StatusCode)
+	}
+	d.enter(alice, nil)
+	if a := d.browser().get(message); a.StatusCode != http.StatusBadRequest || !d.inside(alice) {
+		t.Errorf("a replay: %d", a.StatusCode)
 	}
 }
 

@@ -197,8 +197,11 @@ type Logout struct {
 	Key, Subject string
 	// Includes narrows them down by their Identity.Session; nil means all.
 	Includes func(session string) bool
-	// Once are ids of the message that count once.
+	// Once are ids of the message that count once, when what it wants is done.
 	Once []OneTime
+	// InResponseTo is the Departure.Request that this answers: it counts for a
+	// departure of this connector, and once. "" is no answer, or one without ids.
+	InResponseTo string
 	// Answer goes back to the upstream afterwards; without URL a page of ours
 	// is the end.
 	Answer Departure
@@ -267,6 +270,9 @@ type Departure struct {
 	// Secret is kept sealed in the attempt's cookie and given back to Finish
 	// (PKCE verifier, nonce, request id).
 	Secret []byte
+	// Request is the id of a BeginLogout whose answer repeats it, see
+	// Logout.InResponseTo; "" where the upstream's answers name none.
+	Request string
 }
 
 // Return is what the upstream sent back through the browser.

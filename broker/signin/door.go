@@ -124,6 +124,7 @@ type Door struct {
 	seal         *store.Sealer
 	parked       *store.Collection[attempt]
 	answers      *store.Collection[parkedAnswer]
+	logouts      *store.Collection[askedLogout]
 	certificates *store.Collection[seenCertificates]
 	limits       *limits
 	health       health
@@ -157,7 +158,7 @@ func New(cfg Config) (*Door, error) {
 		d.known[id] = true
 	}
 	d.parked = store.NewCollection(cfg.KV, store.CollectionConfig[attempt]{Kind: "attempt", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(a attempt) time.Time { return a.At.Add(attemptTTL) }})
-	d.answers = d.newParking()
+	d.answers, d.logouts = d.newParking(), d.newLogouts()
 	d.certificates = store.NewCollection(cfg.KV, store.CollectionConfig[seenCertificates]{Kind: "certificates", Sealer: cfg.Sealer, Now: cfg.Now})
 	if before := cfg.Before; before != nil && before.limits.max == cfg.Limits.WithDefaults() {
 		d.limits = before.limits

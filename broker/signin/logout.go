@@ -43,6 +43,13 @@ func (d *Door) signOutUpstream(w http.ResponseWriter, r *http.Request, s session
 	switch {
 	case dep.URL == "":
 		return false, nil
+	case dep.Request != "":
+		if err := d.logouts.Create(r.Context(), askedID(m, dep.Request), askedLogout{At: d.cfg.Now()}); err != nil {
+			// The upstream's session shall end all the same; its answer will not be believed.
+			d.cfg.Log.Warn("that a logout was asked for could not be kept", "connector", m.ID, "err", err)
+		}
+	}
+	switch {
 	case dep.Form != nil:
 		return true, d.cfg.Edge.PostTo(w, r, dep.URL, dep.Form, m.Name)
 	}
@@ -79,6 +86,11 @@ func (d *Door) Logout(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out, err := lc.FinishLogout(r.Context(), ret)
+	if err == nil && out.InResponseTo != "" {
+		if err = d.answered(r, m, out.InResponseTo); err != nil && !errors.Is(err, connectors.ErrNotEnded) {
+			return err
+		}
+	}
 	if errors.Is(err, connectors.ErrNotEnded) {
 		d.cfg.Log.Warn("the upstream's session was not ended", "connector", m.ID, "err", err)
 		d.cfg.Edge.Redirect(w, r, "/signed-out?from="+m.ID)
@@ -94,14 +106,19 @@ func (d *Door) Logout(w http.ResponseWriter, r *http.Request) error {
 		}
 		return e
 	}
-	if first, err := d.once(r, m, out.Once); err != nil {
+	if used, err := d.used(r, m, out.Once); err != nil {
 		return err
-	} else if !first {
+	} else if used {
 		e := web.Fail(http.StatusBadRequest, "saml.replayed", "error.logout", errors.New("the logout message was brought a second time"))
 		e.Args = map[string]any{"name": m.Name}
 		return e
 	}
 	if err := d.endUpstream(r, m, out); err != nil {
+		return err
+	}
+	// Not before: a message that ended nothing yet is brought again. Two of the
+	// same at once end the same sessions.
+	if _, err := d.once(r, m, out.Once); err != nil {
 		return err
 	}
 	if h, ok := d.cfg.Edge.Cookie(r, SessionCookie); ok {

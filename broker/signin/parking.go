@@ -101,7 +101,7 @@ var errUsed = errors.New("used already")
 // on any replica (docs/security.md SP-7, G3).
 func (d *Door) once(r *http.Request, m *Method, ids []connectors.OneTime) (bool, error) {
 	for _, o := range ids {
-		_, err := d.cfg.KV.Put(r.Context(), store.Item{Key: store.Key{Kind: "proof", ID: store.HashID(m.ID + "\x00" + o.ID)}, Value: []byte(m.ID), Expires: o.Until})
+		_, err := d.cfg.KV.Put(r.Context(), store.Item{Key: proofKey(m, o), Value: []byte(m.ID), Expires: o.Until})
 		if errors.Is(err, store.ErrConflict) {
 			return false, nil
 		}
@@ -110,6 +110,25 @@ func (d *Door) once(r *http.Request, m *Method, ids []connectors.OneTime) (bool,
 		}
 	}
 	return true, nil
+}
+
+// used reports whether one of the ids was used up before. Unlike once it uses
+// up none: for what may be tried again until it is done.
+func (d *Door) used(r *http.Request, m *Method, ids []connectors.OneTime) (bool, error) {
+	for _, o := range ids {
+		_, err := d.cfg.KV.Get(r.Context(), proofKey(m, o))
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+func proofKey(m *Method, o connectors.OneTime) store.Key {
+	return store.Key{Kind: "proof", ID: store.HashID(m.ID + "\x00" + o.ID)}
 }
 
 // leave sends the browser to an upstream: by a redirect, or by a page with the

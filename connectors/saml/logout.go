@@ -70,12 +70,15 @@ func (c *Connector) BeginLogout(ctx context.Context, id connectors.Identity, _ s
 	if s.Index != "" {
 		req.SessionIndex = &crewjam.SessionIndex{Value: s.Index}
 	}
-	return c.send(ctx, binding, "SAMLRequest", req.Element(), p.SLO[binding], "")
+	dep, err := c.send(ctx, binding, "SAMLRequest", req.Element(), p.SLO[binding], "")
+	dep.Request = req.ID
+	return dep, err
 }
 
 // logoutXML is what is read of a LogoutRequest or LogoutResponse.
 type logoutXML struct {
 	ID           string   `xml:"ID,attr"`
+	InResponseTo string   `xml:"InResponseTo,attr"`
 	Version      string   `xml:"Version,attr"`
 	IssueInstant string   `xml:"IssueInstant,attr"`
 	NotOnOrAfter string   `xml:"NotOnOrAfter,attr"`
@@ -151,6 +154,11 @@ func (c *Connector) judgeLogout(ctx context.Context, name string, m logoutXML, p
 		return out, err
 	}
 	if name == "SAMLResponse" {
+		// An answer to nothing would say of any session that it is over (SAML core 3.2.2).
+		if m.InResponseTo == "" {
+			return out, refuse("in_response_to", "the answer does not name the request that it answers")
+		}
+		out.InResponseTo = m.InResponseTo
 		if m.Status.Code.Value != statusSuccess {
 			return out, refuse("status", "the identity provider did not end its session: %s", m.Status.Code.Value)
 		}

@@ -244,13 +244,14 @@ func TestLogoutRefused(t *testing.T) {
 		"nothing":               {connectors.Return{Method: http.MethodGet}, "base64"},
 		"assertion inside":      {get(edit("<samlp:SessionIndex>", `<saml:Assertion ID="_a"/><samlp:SessionIndex>`)), "assertions"},
 		"refused by provider":   {redirected(t, r.idp.Key, "SAMLResponse", logoutResponse(r, "Responder"), ""), "status"},
+		"an answer to nothing":  {redirected(t, r.idp.Key, "SAMLResponse", strings.Replace(logoutResponse(r, "Success"), `InResponseTo="id-1" `, "", 1), ""), "in_response_to"},
 	} {
 		if out, err := r.c.FinishLogout(context.Background(), c.ret); word(err) != c.want || out.Key != "" {
 			t.Errorf("%s: %v %+v", what, err, out)
 		}
 	}
 	out, err := r.c.FinishLogout(context.Background(), redirected(t, r.idp.Key, "SAMLResponse", logoutResponse(r, "Success"), ""))
-	if err != nil || out.Key != "" || out.Answer.URL != "" {
+	if err != nil || out.Key != "" || out.Answer.URL != "" || out.InResponseTo != "id-1" {
 		t.Errorf("the answer to ours: %+v %v", out, err)
 	}
 }
