@@ -39,7 +39,7 @@ async function look(page, name, lang, scheme, width, notes, ours = true) {
     const wide = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
     const r = { wide: wide(), lang: document.documentElement.lang, title: document.title, h1: document.querySelectorAll('h1').length, main: document.querySelectorAll('main').length,
       viewport: document.querySelector('meta[name=viewport]')?.content, text: document.body.innerText,
-      small: [...document.querySelectorAll('button, a.btn, nav a, input:not([type=hidden])')].filter((e) => e.offsetParent && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML.slice(0, 90)),
+      small: [...document.querySelectorAll('button, a.btn, nav a, input:not([type=hidden])')].map((e) => (e.type === 'checkbox' && e.closest('label')) || e).filter((e) => e.offsetParent && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML.slice(0, 90)),
       ids: [...document.querySelectorAll('[id]')].map((e) => e.id).filter((id, i, all) => all.indexOf(id) !== i),
       clipped: [...document.querySelectorAll('.btn, h1, h2, label, .tag')].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth && !e.closest('.vh')).map((e) => e.outerHTML.slice(0, 90)) };
     if (ours && width > 1000) { document.documentElement.style.fontSize = '200%'; r.big = wide(); document.documentElement.style.fontSize = ''; }
