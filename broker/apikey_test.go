@@ -170,6 +170,7 @@ func TestAPIKeysAtTheAPI(t *testing.T) {
 		"no such account":                  h.operator("POST", "/api/v1/service-accounts/nobody/api-keys", `{"name":"x"}`),
 		"an account of the file":           h.operator("DELETE", "/api/v1/service-accounts/acme-deployer", ""),
 		"an odd account":                   h.operator("POST", "/api/v1/service-accounts", `{"name":"Über"}`),
+		"an account with a person's id":    h.operator("POST", "/api/v1/service-accounts", `{"name":"`+mine["owner"].(string)+`"}`),
 		"an admin rotates a person's key":  h.operator("POST", "/api/v1/api-keys/"+mine["id"].(string)+"/rotate", `{}`),
 	} {
 		if a.StatusCode < 400 || a.StatusCode >= 500 || a.StatusCode == 405 {

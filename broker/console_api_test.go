@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -138,7 +139,7 @@ func TestConsoleWatch(t *testing.T) {
 	tok := h.platformToken("platform", "gatehouse:consoles")
 	put := func(id, group string) {
 		t.Helper()
-		if a := h.as(tok, "PUT", "/api/v1/consoles/"+id, fmt.Sprintf(`{"upstream":%q,"groups":[%q]}`, up.URL, group)); a.StatusCode != http.StatusOK {
+		if a := h.as(tok, "PUT", "/api/v1/consoles/"+id, fmt.Sprintf(`{"upstream":%q,"groups":[%q],"ttl":"2m"}`, up.URL, group)); a.StatusCode != http.StatusOK {
 			t.Fatalf("%d %s", a.StatusCode, a.Body)
 		}
 	}
@@ -185,7 +186,7 @@ func TestConsoleWatch(t *testing.T) {
 		t.Fatal(a.StatusCode)
 	}
 	expect("gone n2")
-	h.wait(20 * time.Minute) // nobody renews n1
+	h.wait(3 * time.Minute) // nobody renews n1
 	expect("gone n1")
 	for deadline := time.Now().Add(20 * time.Second); len(w.named(event.ConsoleReleased)) < 2; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -194,5 +195,34 @@ func TestConsoleWatch(t *testing.T) {
 	}
 	if last := w.named(event.ConsoleReleased)[1]; last.Target != "n1" || last.Details["reason"] != "expired" {
 		t.Errorf("recorded: %+v", last)
+	}
+}
+
+// A watch ends with the token that it was asked with.
+func TestConsoleWatchEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	h, _ := gate(t, platform, nil)
+	tok := h.platformToken("platform", "gatehouse:consoles")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/api/v1/consoles?watch=true", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+tok)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	if !lines.Scan() {
+		t.Fatal(lines.Err())
+	}
+	h.wait(time.Hour)
+	for lines.Scan() {
+	}
+	if err := lines.Err(); err != nil {
+		t.Errorf("it does not end: %v", err)
 	}
 }

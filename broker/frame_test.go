@@ -62,6 +62,7 @@ func TestFrameTicket(t *testing.T) {
 	if a := visitor.get(address, "Sec-Fetch-Dest", "document", "Sec-Fetch-Mode", "navigate", "Accept", "text/html"); a.StatusCode < 400 {
 		t.Errorf("in a tab of its own: %d", a.StatusCode)
 	}
+	link("the beginning of a sign-in", visitor.get(h.at("n1.console", "/.gatehouse/callback?rd=/"), frame("https://app.example.com/")...))
 	in := visitor.get(address, frame("https://app.example.com/")...)
 	if in.StatusCode != http.StatusSeeOther || in.location().RequestURI() != "/lab?x=1" {
 		t.Fatalf("%d %v %s", in.StatusCode, in.Header, in.Body)
@@ -78,6 +79,10 @@ func TestFrameTicket(t *testing.T) {
 	}
 	if c := told.Get("Cookie"); strings.Contains(c, "gatehouse") {
 		t.Errorf("the console gets our cookie: %q", c)
+	}
+	// A credential that the console's own page sends is the console's.
+	if a := visitor.get(at, "Sec-Fetch-Site", "same-origin", "Authorization", "Bearer of-jupyter"); a.StatusCode != http.StatusOK || up.last(t).Header.Get("Authorization") != "Bearer of-jupyter" {
+		t.Errorf("the console's own credential: %d", a.StatusCode)
 	}
 	// From inside it acts; from outside nobody acts with its cookie.
 	if a := visitor.post(at, url.Values{"a": {"b"}}, "Sec-Fetch-Site", "same-origin"); a.StatusCode != http.StatusOK {

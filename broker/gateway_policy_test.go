@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -72,6 +73,38 @@ func TestGatewayDeny(t *testing.T) {
 	broken.enter("demo", "demo")
 	if a := broken.follow(broken.get(h2.at("open", "/"))); a.StatusCode != http.StatusForbidden || !strings.Contains(a.Body, "broken") {
 		t.Errorf("a deny rule that cannot be evaluated lets in: %d", a.StatusCode)
+	}
+}
+
+// Two rules of one route refuse one person one after the other: each time it is
+// the rule that did.
+func TestGatewayDenyNamesTheRule(t *testing.T) {
+	t.Parallel()
+	h, _ := gate(t, `
+routes:
+  - name: two
+    host: two.localhost
+    upstream: UP
+    deny: [{name: first, when: 'request.path == "/a"'}, {name: second, when: 'request.path == "/b"'}]
+    step_up: {max_age: 15m, when: 'request.path == "/c"'}
+`, nil)
+	b := h.browser()
+	b.enter("demo", "demo")
+	b.open(h.at("two", "/"))
+	h.wait(20 * time.Minute)
+	ask := func(path string) string {
+		t.Helper()
+		a := b.get(h.at("two", path), "Accept", "application/json", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Site", "same-origin")
+		m := a.json(t)
+		return fmt.Sprint(a.StatusCode, " ", m["code"], " ", m["rule"])
+	}
+	for _, c := range [][2]string{{"/a", "403 policy.denied first"}, {"/b", "403 policy.denied second"}, {"/c", "401 policy.stepup <nil>"}, {"/a", "403 policy.denied first"}} {
+		if got := ask(c[0]); got != c[1] {
+			t.Errorf("%s: %s, want %s", c[0], got, c[1])
+		}
+	}
+	if a := b.get(h.at("two", "/d")); a.StatusCode != http.StatusOK {
+		t.Errorf("what no rule is about: %d", a.StatusCode)
 	}
 }
 

@@ -42,6 +42,13 @@ var errNobody = errors.New("not authenticated")
 // client's own Authorization belongs to the console when a cookie is there.
 func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller, error) {
 	h, hasCookie := g.cfg.Edge.Cookie(r, ConsoleCookie)
+	// Of a console that another site frames the browser keeps the Lax cookie back.
+	frame := false
+	if len(rt.FrameAncestors) > 0 && rt.Lease && (!hasCookie || framed(r)) {
+		if f, ok := g.cfg.Edge.Cookie(r, FrameCookie); ok {
+			h, hasCookie, frame = f, true, true
+		}
+	}
 	auth := r.Header["Authorization"]
 	if (rt.bearer || rt.apiKey) && len(auth) > 0 && !(rt.Lease && hasCookie) {
 		if len(auth) > 1 {
@@ -61,14 +68,7 @@ func (g *Gateway) authenticate(r *http.Request, rt *route, host string) (caller,
 			return caller{}, errNobody
 		}
 	}
-	// Of a console that another site frames the browser keeps the Lax cookie back.
-	frame := false
-	if rt.Lease && (!hasCookie || framed(r)) {
-		if f, ok := g.cfg.Edge.Cookie(r, FrameCookie); ok {
-			h, frame = f, true
-		}
-	}
-	if !rt.session || !hasCookie && !frame {
+	if !rt.session || !hasCookie {
 		return caller{}, errNobody
 	}
 	s, err := g.cfg.Sessions.LookupHost(r.Context(), session.Handle(h), host)

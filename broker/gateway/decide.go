@@ -64,8 +64,8 @@ func (g *Gateway) pass(ctx context.Context, rt *route, c caller, l *console.Leas
 	if err != nil {
 		return nil, err
 	}
-	if p != nil && now.Before(p.until) && fresh.allowed == p.allowed {
-		return p, nil // the same JWT goes on
+	if p != nil && now.Before(p.until) && fresh.allowed && p.allowed {
+		return p, nil // the same JWT goes on; a refusal has its own reason each time
 	}
 	if fresh.allowed {
 		if err := g.equip(ctx, fresh, rt, c, l, now); err != nil {

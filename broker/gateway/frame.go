@@ -89,17 +89,11 @@ func (g *Gateway) enterFrame(w http.ResponseWriter, r *http.Request, ticket, rd 
 	if !slices.Contains(rt.FrameAncestors, origin) {
 		return g.unframed(w, r, rt)
 	}
-	s, h, err := g.cfg.Sessions.RedeemTicket(r.Context(), ticket, q.Host, frameNonce(origin))
-	if errors.Is(err, session.ErrTicket) || errors.Is(err, session.ErrEnded) || errors.Is(err, session.ErrNoSession) {
+	h, err := g.arrive(r, ticket, frameNonce(origin), rd)
+	if errors.Is(err, errNobody) {
 		return g.unframed(w, r, rt)
 	}
 	if err != nil {
-		return err
-	}
-	if !strings.HasPrefix(rd, "/") {
-		rd = "/"
-	}
-	if err := g.opened(r, s, rd); err != nil {
 		return err
 	}
 	g.cfg.Edge.SetFrameCookie(w, FrameCookie, string(h))

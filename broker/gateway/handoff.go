@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -135,10 +136,13 @@ func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	rd, ok := web.SafeReturn(params.Get("rd"), func(string) bool { return false }, g.cfg.Issuer)
-	if !ok {
+	if !ok || !strings.HasPrefix(rd, "/") {
 		rd = "/"
 	}
-	if params.Get("ticket") == "" { // the beginning, where another proxy serves the host
+	switch {
+	case framed(r): // where a sign-in never begins
+		return g.enterFrame(w, r, params.Get("ticket"), rd)
+	case params.Get("ticket") == "": // the beginning, where another proxy serves the host
 		return g.handOff(w, r, g.origin(r)+rd, 0)
 	}
 	again := func(err error) error {
@@ -146,29 +150,33 @@ func (g *Gateway) callback(w http.ResponseWriter, r *http.Request) error {
 		e.Actions = []web.Action{{Text: "error.try_again", URL: rd}}
 		return e
 	}
-	if framed(r) {
-		return g.enterFrame(w, r, params.Get("ticket"), rd)
-	}
 	nonce, ok := g.cfg.Edge.Cookie(r, handoffCookie)
 	if !ok {
 		return again(errors.New("the browser did not bring the cookie of its departure"))
 	}
-	s, h, err := g.cfg.Sessions.RedeemTicket(r.Context(), params.Get("ticket"), q.Host, store.HashID(nonce))
-	if errors.Is(err, session.ErrTicket) || errors.Is(err, session.ErrEnded) || errors.Is(err, session.ErrNoSession) {
+	h, err := g.arrive(r, params.Get("ticket"), store.HashID(nonce), rd)
+	if errors.Is(err, errNobody) {
 		return again(err)
 	}
 	if err != nil {
 		return err
 	}
-	if !strings.HasPrefix(rd, "/") {
-		rd = "/"
-	}
-	if err := g.opened(r, s, rd); err != nil {
-		return err
-	}
 	g.cfg.Edge.SetCookie(w, ConsoleCookie, string(h), 0)
 	g.cfg.Edge.Redirect(w, r, rd)
 	return nil
+}
+
+// arrive takes a ticket, once, and records what it opens; errNobody if it is
+// none of this host and browser, or its session has ended.
+func (g *Gateway) arrive(r *http.Request, ticket, nonce, rd string) (session.Handle, error) {
+	s, h, err := g.cfg.Sessions.RedeemTicket(r.Context(), ticket, web.RequestOf(r).Host, nonce)
+	if errors.Is(err, session.ErrTicket) || errors.Is(err, session.ErrEnded) || errors.Is(err, session.ErrNoSession) {
+		return "", fmt.Errorf("%w: %w", errNobody, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	return h, g.opened(r, s, rd)
 }
 
 // opened records that somebody opens a console. Who may not is refused, and

@@ -12,7 +12,7 @@ import (
 var (
 	forged = map[string]bool{
 		"x-real-ip": true, "true-client-ip": true, "cf-connecting-ip": true, "x-client-ip": true, "x-cluster-client-ip": true, "forwarded": true,
-		"x-original-url": true, "x-original-uri": true, "x-rewrite-url": true, "x-http-method-override": true, "x-remote-user": true, "remote-user": true,
+		"x-original-url": true, "x-original-uri": true, "x-rewrite-url": true, "x-http-method-override": true, "x-http-method": true, "x-method-override": true, "x-remote-user": true, "remote-user": true,
 		"proxy-authorization": true, "proxy-connection": true,
 	}
 	forgedPrefixes = []string{"x-gatehouse-", "x-forwarded-", "x-auth-request-", "x-webauth-", "x-accel-"}

@@ -12,7 +12,7 @@ func TestForgedNames(t *testing.T) {
 	for _, base := range []string{
 		"x-gatehouse-user", "x-gatehouse-anything", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix", "x-forwarded-user", "x-forwarded-port",
 		"x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip", "x-cluster-client-ip", "forwarded", "x-original-url", "x-original-uri", "x-rewrite-url",
-		"x-http-method-override", "x-remote-user", "remote-user", "x-auth-request-email", "x-webauth-user", "proxy-authorization", "x-accel-redirect", "x-gatehouse",
+		"x-http-method-override", "x-http-method", "x-method-override", "x-remote-user", "remote-user", "x-auth-request-email", "x-webauth-user", "proxy-authorization", "x-accel-redirect", "x-gatehouse",
 	} {
 		for _, name := range []string{
 			base, strings.ToUpper(base), http.CanonicalHeaderKey(base), strings.ReplaceAll(base, "-", "_"), strings.ReplaceAll(base, "-", "."),

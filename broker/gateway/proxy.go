@@ -172,7 +172,8 @@ func (g *Gateway) admit(pg *passage, r *http.Request) (err error) {
 		return err
 	}
 	switch {
-	case pg.pass.refusal != nil:
+	case pg.pass.stepUp > 0: // the caller leads there
+	case !pg.pass.allowed:
 		return g.denied(r, &pg.activity, pg.label, pg.pass.refusal)
 	case looksOnly(pg.lease, pg.caller) && !looking(r.Method):
 		return g.denied(r, &pg.activity, pg.label, &refusal{rule: "read_only", log: "the lease is read-only for guests"})

@@ -72,8 +72,9 @@ type endpoint struct {
 	serve        func(ctx context.Context, c *caller, r *http.Request) (any, error)
 }
 
-// stream is what serve returns to answer by itself, line by line.
-type stream func(w http.ResponseWriter, r *http.Request) error
+// stream is what serve returns to answer by itself. still says whether the caller
+// may go on: who answers for long asks it now and then (docs/security.md SE-3).
+type stream func(w http.ResponseWriter, r *http.Request, still func() error) error
 
 // caller is who asks.
 type caller struct {
@@ -175,7 +176,13 @@ func (p *Portal) guard(e endpoint, admin bool) web.Handler {
 			return apiError(err)
 		}
 		if s, ok := v.(stream); ok {
-			return s(w, r)
+			return s(w, r, func() error {
+				c, err := p.authenticate(r, admin)
+				if err != nil {
+					return err
+				}
+				return p.permit(e.needs, c)
+			})
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		if v == nil {

@@ -257,6 +257,12 @@ func (p *Portal) apiCreateAccount(ctx context.Context, c *caller, r *http.Reques
 	if err := decode(r, &req); err != nil {
 		return nil, err
 	}
+	// An upstream knows people and programs by the same id.
+	if _, err := p.users.Get(ctx, req.Name); err == nil {
+		return nil, user.ErrExists
+	} else if !errors.Is(err, user.ErrNotFound) {
+		return nil, err
+	}
 	if err := p.record(ctx, r, event.Event{Name: event.AdminChanged, Actor: c.actor(), Target: req.Name, Details: map[string]string{"change": "service_account"}}); err != nil {
 		return nil, err
 	}

@@ -274,15 +274,24 @@ type watchLine struct {
 	Lease *leaseView `json:"lease,omitempty"`
 }
 
-// pingEvery keeps proxies between from ending a watch that says nothing.
-const pingEvery = 15 * time.Second
+const (
+	// pingEvery keeps proxies between from ending a watch that says nothing.
+	pingEvery = 15 * time.Second
+	// stillEvery is how often it is asked whether the watcher still may.
+	stillEvery = time.Second
+)
 
 // watchConsoles answers with a line of JSON for each lease and each change. It
-// ends when changes may have been missed: the client asks again.
-func (p *Portal) watchConsoles(w http.ResponseWriter, r *http.Request) error {
+// ends when changes may have been missed, and with the caller's token: the
+// client asks again.
+func (p *Portal) watchConsoles(w http.ResponseWriter, r *http.Request, still func() error) error {
 	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
 	lines := make(chan watchLine)
+	defer func() {
+		cancel()
+		for range lines { // until Watch has ended
+		}
+	}()
 	failed := make(chan error, 1)
 	go func() {
 		failed <- p.consoles.Watch(ctx, func(c console.Change) error {
@@ -306,6 +315,8 @@ func (p *Portal) watchConsoles(w http.ResponseWriter, r *http.Request) error {
 	rc, out := http.NewResponseController(w), json.NewEncoder(w)
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
+	check := time.NewTicker(stillEvery)
+	defer check.Stop()
 	for {
 		var line watchLine
 		var open bool
@@ -317,15 +328,17 @@ func (p *Portal) watchConsoles(w http.ResponseWriter, r *http.Request) error {
 				}
 				return nil
 			}
+		case <-check.C:
+			if still() != nil {
+				return nil
+			}
+			continue
 		case <-ping.C:
 			line = watchLine{Type: "ping"}
 		}
 		// Who does not read is not waited for.
 		_ = rc.SetWriteDeadline(time.Now().Add(pingEvery))
 		if out.Encode(line) != nil || rc.Flush() != nil {
-			cancel()
-			for range lines { // until Watch has ended
-			}
 			return nil
 		}
 	}

@@ -46,7 +46,7 @@ func (p *Portal) apiTicket(ctx context.Context, c *caller, r *http.Request) (any
 		return nil, err
 	}
 	view := ticketView{URL: u, Expires: p.now().Add(ticketLife).UTC()}
-	return stream(func(w http.ResponseWriter, r *http.Request) error {
+	return stream(func(w http.ResponseWriter, r *http.Request, _ func() error) error {
 		p.letFrame(w, r)
 		return p.edge.JSON(w, http.StatusOK, view)
 	}), nil

@@ -77,6 +77,9 @@ func (c *Cache[T]) Get(ctx context.Context, id string) (T, error) {
 		}
 		return v, err
 	}
+	if !stale {
+		c.sureAt.Store(now.UnixNano())
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gen == gen {

@@ -38,7 +38,7 @@ func (a ServiceAccount) Problems() []problem.Problem {
 var ErrFixed = errors.New("this service account stands in the configuration; change it there")
 
 // ErrExists means that the name is taken.
-var ErrExists = errors.New("there is a service account of that name")
+var ErrExists = errors.New("there is a service account or a user of that name")
 
 // ErrBadAccount means that an account cannot be as it is wanted.
 var ErrBadAccount = errors.New("the service account cannot be")
