@@ -1,7 +1,6 @@
 package apikey
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,32 +14,21 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/store/sqlite"
+	"github.com/remotegpu/gatehouse/broker/store/storetest"
 )
 
 type rig struct {
 	*Registry
+	clock storetest.Clock
 	store store.Store
 	mu    sync.Mutex
-	ahead time.Duration
 	dead  map[string]bool // owners who may not
-}
-
-func (r *rig) now() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return time.Now().Add(r.ahead)
-}
-
-func (r *rig) wait(d time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ahead += d
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{dead: map[string]bool{}}
-	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "g.db"), Now: r.now, Log: slog.New(slog.DiscardHandler)})
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "g.db"), Now: r.clock.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,11 +40,7 @@ func newRig(t testing.TB) *rig {
 
 func (r *rig) replica(t testing.TB) *Registry {
 	t.Helper()
-	seal, err := store.NewSealer([][]byte{bytes.Repeat([]byte{1}, 32)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reg, err := New(Config{KV: r.store, Bus: r.store, Sealer: seal, Now: r.now, PerOwner: 3, Log: slog.New(slog.DiscardHandler), Alive: func(_ context.Context, owner string, _ bool) error {
+	reg, err := New(Config{KV: r.store, Bus: r.store, Sealer: storetest.Sealer(t), Now: r.clock.Now, PerOwner: 3, Log: slog.New(slog.DiscardHandler), Alive: func(_ context.Context, owner string, _ bool) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.dead[owner] {
@@ -173,7 +157,7 @@ func TestVerify(t *testing.T) {
 	r.mu.Lock()
 	r.dead["u1"] = false
 	r.mu.Unlock()
-	r.wait(time.Hour)
+	r.clock.Wait(time.Hour)
 	if _, err := r.Verify(t.Context(), text, here); !errors.Is(err, ErrUnknown) {
 		t.Errorf("after its end: %v", err)
 	}
@@ -207,7 +191,7 @@ func TestRevokeAndRotate(t *testing.T) {
 	ks, err := r.Of(t.Context(), "u1")
 	usable := 0
 	for _, k := range ks {
-		if k.Usable(r.now()) {
+		if k.Usable(r.clock.Now()) {
 			usable++
 		}
 	}
@@ -218,11 +202,11 @@ func TestRevokeAndRotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.wait(9 * time.Minute)
+	r.clock.Wait(9 * time.Minute)
 	if _, err := other.Verify(t.Context(), text, here); err != nil {
 		t.Errorf("the old key within the overlap: %v", err)
 	}
-	r.wait(2 * time.Minute)
+	r.clock.Wait(2 * time.Minute)
 	if _, err := other.Verify(t.Context(), text, here); !errors.Is(err, ErrUnknown) {
 		t.Errorf("the old key after the overlap: %v", err)
 	}
@@ -248,7 +232,7 @@ func TestLimits(t *testing.T) {
 		t.Errorf("a fourth of three: %v", err)
 	}
 	r.create(t, Draft{Name: "k", Owner: "u2"})
-	r.wait(2 * time.Hour)
+	r.clock.Wait(2 * time.Hour)
 	r.create(t, Draft{Name: "k", Owner: "u1"}) // the old ones have ended
 	for what, d := range map[string]Draft{"no name": {Owner: "u", Life: time.Hour}, "for ever": {Name: "x", Owner: "u", Life: 10 * MaxLife}, "no life": {Name: "x", Owner: "u"}, "long name": {Name: strings.Repeat("x", 101), Owner: "u", Life: time.Hour}} {
 		if _, _, err := r.Create(t.Context(), d); !errors.Is(err, ErrInvalid) {

@@ -1,7 +1,6 @@
 package console_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/store/sqlite"
+	"github.com/remotegpu/gatehouse/broker/store/storetest"
 )
 
 // link stands before a store that can be cut off, and counts what is read.
@@ -50,44 +50,28 @@ func (l *link) read() int {
 }
 
 type rig struct {
-	t     testing.TB
-	link  *link
-	seal  *store.Sealer
-	mu    sync.Mutex
-	ahead time.Duration
-}
-
-func (r *rig) now() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return time.Now().Add(r.ahead)
-}
-
-func (r *rig) wait(d time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ahead += d
+	storetest.Clock
+	t    testing.TB
+	link *link
+	seal *store.Sealer
 }
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{t: t}
-	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "g.db"), Now: r.now, Log: slog.New(slog.DiscardHandler)})
+	r := &rig{t: t, seal: storetest.Sealer(t)}
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "g.db"), Now: r.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
 	r.link = &link{Store: s}
-	if r.seal, err = store.NewSealer([][]byte{bytes.Repeat([]byte{1}, 32)}); err != nil {
-		t.Fatal(err)
-	}
 	return r
 }
 
 // replica starts a registry; changed gets what it hears.
 func (r *rig) replica(changed func(string), ranOut func(context.Context, *console.Lease)) *console.Registry {
 	r.t.Helper()
-	reg, err := console.New(console.Config{KV: r.link, Bus: r.link, Leaser: r.link, Sealer: r.seal, Now: r.now, Log: slog.New(slog.DiscardHandler), RanOut: ranOut})
+	reg, err := console.New(console.Config{KV: r.link, Bus: r.link, Leaser: r.link, Sealer: r.seal, Now: r.Now, Log: slog.New(slog.DiscardHandler), RanOut: ranOut})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -112,7 +96,7 @@ func (r *rig) eventually(what string, ok func() bool) {
 }
 
 func (r *rig) lease(id, group string) console.Lease {
-	return console.Lease{ID: id, Upstream: "http://10.0.0.1:8888", Owner: "owner-of-" + id, Groups: []string{group}, Expires: r.now().Add(time.Hour)}
+	return console.Lease{ID: id, Upstream: "http://10.0.0.1:8888", Owner: "owner-of-" + id, Groups: []string{group}, Expires: r.Now().Add(time.Hour)}
 }
 
 func put(t testing.TB, reg *console.Registry, l console.Lease) bool {
@@ -145,11 +129,11 @@ func TestReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	version, before := l.Version(), count("n1")
-	r.wait(50 * time.Minute)
+	r.Wait(50 * time.Minute)
 	if put(t, a, r.lease("n1", "x")) {
 		t.Fatal("a heartbeat is called a change")
 	}
-	r.wait(50 * time.Minute)
+	r.Wait(50 * time.Minute)
 	l, err = b.Get(t.Context(), "n1")
 	if err != nil || l.Version() != version {
 		t.Fatalf("after a heartbeat: version %d, was %d, %v", l.Version(), version, err)
@@ -204,7 +188,7 @@ func TestMemory(t *testing.T) {
 	if _, err := reg.Get(t.Context(), "n2"); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("cut off, an unknown one: %v", err)
 	}
-	r.wait(2 * time.Hour)
+	r.Wait(2 * time.Hour)
 	if _, err := reg.Get(t.Context(), "n1"); err == nil {
 		t.Error("cut off, one that has run out is given")
 	}
@@ -225,7 +209,7 @@ func TestStartAndEnd(t *testing.T) {
 	if got := len(second.For("owner-of-n7", []string{"g3"}, 1000)); got != 1+123 && got != 1+124 {
 		t.Errorf("%d leases for an owner of one in a group of 123", got)
 	}
-	r.wait(2 * time.Hour)
+	r.Wait(2 * time.Hour)
 	r.eventually("they do not end", func() bool { return second.Held() == 0 && first.Held() == 0 })
 	mu.Lock()
 	defer mu.Unlock()

@@ -26,7 +26,7 @@ func TestRecheckBehindAHangingConnector(t *testing.T) {
 	other, _ := r.personBy(m, "github", "o", true)
 	ended, stop := m.Watch(other.ID)
 	defer stop()
-	r.wait(16 * time.Minute)
+	r.Wait(16 * time.Minute)
 	hold := make(chan struct{})
 	r.up.set(func() { r.up.hold, r.up.holds, r.up.err = hold, "ldap", connectors.ErrNotAllowed })
 	use := func(s session.Session) { _, _ = m.Get(t.Context(), s.ID) }
@@ -64,7 +64,7 @@ func TestRecheckWaitsForTheAnswer(t *testing.T) {
 	a, b := r.replica(session.SessionsConfig{}), r.replica(session.SessionsConfig{})
 	for _, refresh := range []*session.Manager{a, b} {
 		s, _ := r.person(a, "li", true)
-		r.wait(16 * time.Minute)
+		r.Wait(16 * time.Minute)
 		hold := make(chan struct{})
 		before := r.up.count()
 		r.up.set(func() { r.up.hold, r.up.err = hold, connectors.ErrNotAllowed })
@@ -103,7 +103,7 @@ func TestSeenOutlivesAnOutage(t *testing.T) {
 		}
 		return it.Version
 	}
-	r.wait(2 * time.Minute)
+	r.Wait(2 * time.Minute)
 	if _, err := m.Lookup(t.Context(), h); err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +112,6 @@ func TestSeenOutlivesAnOutage(t *testing.T) {
 	asked := r.link.asked.Load()
 	r.until("nobody tried to write the last use", func() bool { return r.link.asked.Load() > asked })
 	r.link.cut.Store(false)
-	r.wait(20 * time.Second)
+	r.Wait(20 * time.Second)
 	r.until("the last use was not written", func() bool { return version() > first })
 }

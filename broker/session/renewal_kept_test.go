@@ -43,7 +43,7 @@ func TestTheNewRenewalIsKept(t *testing.T) {
 		return slices.Clone(seen)
 	}
 	// Who asks goes away in the middle.
-	r.wait(2 * time.Minute)
+	r.Wait(2 * time.Minute)
 	ctx, leave := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _, _ = m.Recheck(ctx, s.ID) }()
@@ -56,7 +56,7 @@ func TestTheNewRenewalIsKept(t *testing.T) {
 		return err == nil && string(v.State) == "0+"
 	})
 	// The second question comes to nothing, the third goes on from there.
-	r.wait(2 * time.Minute)
+	r.Wait(2 * time.Minute)
 	r.until("it is not asked again", func() bool {
 		if _, err := m.Recheck(t.Context(), s.ID); err != nil {
 			t.Fatal(err)

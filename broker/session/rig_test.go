@@ -13,6 +13,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/store/sqlite"
+	"github.com/remotegpu/gatehouse/broker/store/storetest"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/connectors"
 )
@@ -94,36 +95,20 @@ type rig struct {
 	users *user.Directory
 	up    *upstream
 	seal  *store.Sealer
-	mu    sync.Mutex
-	ahead time.Duration
-}
-
-func (r *rig) now() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return time.Now().Add(r.ahead)
-}
-
-func (r *rig) wait(d time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ahead += d
+	storetest.Clock
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, up: &upstream{groups: []string{"ldap:a"}}}
+	r := &rig{t: t, up: &upstream{groups: []string{"ldap:a"}}, seal: storetest.Sealer(t)}
 	log := slog.New(slog.DiscardHandler)
-	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "g.db"), Now: r.now, Log: log})
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "g.db"), Now: r.Now, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
 	r.link = &link{Store: s}
-	if r.seal, err = store.NewSealer([][]byte{bytes.Repeat([]byte{1}, 32)}); err != nil {
-		t.Fatal(err)
-	}
-	if r.users, err = user.New(user.Config{KV: r.link, Bus: r.link, Sealer: r.seal, Now: r.now, Log: log}); err != nil {
+	if r.users, err = user.New(user.Config{KV: r.link, Bus: r.link, Sealer: r.seal, Now: r.Now, Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -133,7 +118,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) replica(limits session.SessionsConfig) *session.Manager {
 	r.t.Helper()
 	m, err := session.New(session.Config{KV: r.link, Bus: r.link, Leaser: r.link, Sealer: r.seal, Epochs: r.users, Limits: limits,
-		RefreshIdle: 14 * 24 * time.Hour, RefreshMax: 90 * 24 * time.Hour, Now: r.now, Log: slog.New(slog.DiscardHandler)})
+		RefreshIdle: 14 * 24 * time.Hour, RefreshMax: 90 * 24 * time.Hour, Now: r.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -162,9 +147,9 @@ func (r *rig) personBy(m *session.Manager, connector, name string, renew bool) (
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s := session.Session{UserID: u.ID, UserEpoch: u.Epoch, Connector: connector, Subject: name, Proved: r.now(), AuthTime: r.now(), Groups: []string{"ldap:a"}}
+	s := session.Session{UserID: u.ID, UserEpoch: u.Epoch, Connector: connector, Subject: name, Proved: r.Now(), AuthTime: r.Now(), Groups: []string{"ldap:a"}}
 	if renew {
-		if s.Renewal, err = m.SaveRenewal(r.t.Context(), session.Renewal{Connector: connector, Subject: name, State: []byte("0"), Groups: s.Groups, Proved: r.now()}, false); err != nil {
+		if s.Renewal, err = m.SaveRenewal(r.t.Context(), session.Renewal{Connector: connector, Subject: name, State: []byte("0"), Groups: s.Groups, Proved: r.Now()}, false); err != nil {
 			r.t.Fatal(err)
 		}
 	}

@@ -22,11 +22,11 @@ func TestRecheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.wait(14 * time.Minute)
+	r.Wait(14 * time.Minute)
 	if _, err := a.Lookup(t.Context(), h); err != nil || r.up.count() != 0 {
 		t.Fatalf("a young proof: %v, asked %d times", err, r.up.count())
 	}
-	r.wait(2 * time.Minute)
+	r.Wait(2 * time.Minute)
 	hold := make(chan struct{})
 	r.up.set(func() { r.up.groups, r.up.hold = []string{"ldap:b"}, hold })
 	// Every use on both replicas, and none of them waits.
@@ -51,7 +51,7 @@ func TestRecheck(t *testing.T) {
 	if got, err := b.Recheck(t.Context(), child.ID); err != nil || got.Groups[0] != "ldap:b" || r.up.count() != 1 {
 		t.Errorf("its offline session: %v %v, asked %d times", got.Groups, err, r.up.count())
 	}
-	r.wait(16 * time.Minute)
+	r.Wait(16 * time.Minute)
 	r.up.set(func() { r.up.err = connectors.ErrNotAllowed })
 	if _, err := a.Recheck(t.Context(), s.ID); !errors.Is(err, session.ErrEnded) {
 		t.Errorf("refused: %v", err)
@@ -70,19 +70,19 @@ func TestRecheckGrace(t *testing.T) {
 	m := r.replica(session.SessionsConfig{IdleTTL: 24 * time.Hour})
 	s, _ := r.person(m, "li", true)
 	r.up.set(func() { r.up.err = connectors.ErrUnavailable })
-	r.wait(3*time.Hour + 59*time.Minute)
+	r.Wait(3*time.Hour + 59*time.Minute)
 	if _, err := m.Recheck(t.Context(), s.ID); err != nil {
 		t.Fatalf("within the grace: %v", err)
 	}
 	r.up.set(func() { r.up.err = nil })
-	r.wait(30 * time.Second)
+	r.Wait(30 * time.Second)
 	// A renewal that the use began in the background may be under way.
 	r.until("the upstream is back, and the proof is not renewed", func() bool {
 		got, err := m.Recheck(t.Context(), s.ID)
-		return err == nil && r.now().Sub(got.Proved) <= time.Minute
+		return err == nil && r.Now().Sub(got.Proved) <= time.Minute
 	})
 	r.up.set(func() { r.up.err = connectors.ErrUnavailable })
-	r.wait(4*time.Hour + time.Second)
+	r.Wait(4*time.Hour + time.Second)
 	r.until("the session goes on after the grace", func() bool {
 		_, err := m.Recheck(t.Context(), s.ID)
 		return errors.Is(err, session.ErrEnded)
@@ -96,19 +96,19 @@ func TestOneRenewalOfAnIdentity(t *testing.T) {
 	m := r.replica(session.SessionsConfig{})
 	s, _ := r.person(m, "li", false)
 	save := func(state string) string {
-		id, err := m.SaveRenewal(t.Context(), session.Renewal{Connector: "github", Subject: "7", State: []byte(state), Proved: r.now()}, true)
+		id, err := m.SaveRenewal(t.Context(), session.Renewal{Connector: "github", Subject: "7", State: []byte(state), Proved: r.Now()}, true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return id
 	}
 	id := save("old")
-	s.Renewal, s.Proved = id, r.now()
+	s.Renewal, s.Proved = id, r.Now()
 	s, h, err := m.Start(t.Context(), s, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.wait(16 * time.Minute)
+	r.Wait(16 * time.Minute)
 	hold := make(chan struct{})
 	r.up.set(func() { r.up.err, r.up.hold = connectors.ErrNotAllowed, hold })
 	done := make(chan error)
@@ -160,7 +160,7 @@ func TestOutage(t *testing.T) {
 		t.Fatal("an open socket was closed within the grace")
 	default:
 	}
-	r.wait(grace)
+	r.Wait(grace)
 	if _, err := m.Lookup(t.Context(), h); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("after the grace: %v", err)
 	}
@@ -170,7 +170,7 @@ func TestOutage(t *testing.T) {
 		t.Error("an open socket outlives the grace")
 	}
 	r.link.cut.Store(false)
-	r.wait(time.Second)
+	r.Wait(time.Second)
 	if _, err := m.Lookup(t.Context(), h); err != nil {
 		t.Errorf("back again: %v", err)
 	}
@@ -280,7 +280,7 @@ func TestSeenIsBatched(t *testing.T) {
 	}
 	first := version()
 	for range 50 {
-		r.wait(time.Second)
+		r.Wait(time.Second)
 		if _, err := m.Lookup(t.Context(), h); err != nil {
 			t.Fatal(err)
 		}
@@ -288,24 +288,24 @@ func TestSeenIsBatched(t *testing.T) {
 	if version() != first {
 		t.Error("uses within a minute were written")
 	}
-	r.wait(20 * time.Second)
+	r.Wait(20 * time.Second)
 	if _, err := m.Lookup(t.Context(), h); err != nil {
 		t.Fatal(err)
 	}
-	r.until("the last use was not written", func() bool { r.wait(100 * time.Millisecond); return version() > first })
+	r.until("the last use was not written", func() bool { r.Wait(100 * time.Millisecond); return version() > first })
 	got, err := m.Lookup(t.Context(), h)
 	if err != nil || got.Version != s.Version {
 		t.Errorf("version %d became %d (%v)", s.Version, got.Version, err)
 	}
 	// After hours: the use rechecks the session, which is then read again; the
 	// next one, hours later, still finds it.
-	r.wait(11 * time.Hour)
+	r.Wait(11 * time.Hour)
 	before := version()
 	if _, err := m.Lookup(t.Context(), h); err != nil {
 		t.Fatal(err)
 	}
 	r.until("no recheck", func() bool { return version() > before })
-	r.wait(11 * time.Hour)
+	r.Wait(11 * time.Hour)
 	if _, err := m.Lookup(t.Context(), h); err != nil {
 		t.Errorf("a session that was used 11 hours ago: %v", err)
 	}

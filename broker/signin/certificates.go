@@ -17,7 +17,11 @@ import (
 // (docs/security.md SP-3).
 var warnDays = [...]int{0, 1, 3, 7, 14, 30}
 
-const certificatesEvery = time.Minute
+const (
+	certificatesEvery = time.Minute
+	// certificatesAgain is when a connector that could not be asked is asked again.
+	certificatesAgain = 5 * time.Second
+)
 
 // seenCertificates are those of a connector when somebody last looked.
 type seenCertificates struct {
@@ -38,14 +42,20 @@ func (d *Door) watchCertificates(ctx context.Context) {
 	if len(watched) == 0 {
 		return
 	}
-	tick := time.NewTicker(certificatesEvery)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
+		next := certificatesEvery
 		for _, m := range watched {
-			if err := d.lookAtCertificates(ctx, m); err != nil && ctx.Err() == nil && !errors.Is(err, connectors.ErrUnavailable) {
+			switch err := d.lookAtCertificates(ctx, m); {
+			case err == nil || ctx.Err() != nil:
+			case errors.Is(err, connectors.ErrUnavailable):
+				next = certificatesAgain
+			default:
 				d.cfg.Log.Warn("the certificates of a connector were not looked at", "connector", m.ID, "err", err)
 			}
 		}
+		tick.Reset(next)
 		select {
 		case <-ctx.Done():
 			return

@@ -126,9 +126,7 @@ type rows struct {
 // show prints a list as a table of some members, or as JSON.
 func (a admin) show(e env, list rows, columns ...string) error {
 	if a.JSON {
-		enc := json.NewEncoder(e.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(list.Items)
+		return e.printJSON(list.Items)
 	}
 	w := tabwriter.NewWriter(e.stdout, 2, 4, 2, ' ', 0)
 	fmt.Fprintln(w, strings.ToUpper(strings.Join(columns, "\t")))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -46,9 +45,7 @@ func (c apikeyCreateCmd) Run(e env, _ *kong.Kong) error {
 		return err
 	}
 	if c.JSON {
-		enc := json.NewEncoder(e.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(key)
+		return e.printJSON(key)
 	}
 	_, err := fmt.Fprintln(e.stdout, key["key"])
 	return err

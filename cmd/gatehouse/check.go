@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -41,9 +40,7 @@ func (c checkCmd) Run(e env, _ *kong.Kong) error {
 		}
 	}
 	if c.JSON {
-		enc := json.NewEncoder(e.stdout)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(report); err != nil {
+		if err := e.printJSON(report); err != nil {
 			return err
 		}
 	} else {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -44,9 +43,7 @@ func (c consolePutCmd) Run(e env, _ *kong.Kong) error {
 		return err
 	}
 	if c.JSON {
-		enc := json.NewEncoder(e.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(lease)
+		return e.printJSON(lease)
 	}
 	_, err := fmt.Fprintln(e.stdout, "lent", c.ID, "until", lease["expires"], "at", lease["url"])
 	return err

@@ -33,9 +33,7 @@ func (c reloadCmd) Run(e env, _ *kong.Kong) error {
 		return err
 	}
 	if c.JSON {
-		enc := json.NewEncoder(e.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(out)
+		return e.printJSON(out)
 	}
 	for _, f := range out.Findings {
 		fmt.Fprintln(e.stderr, f)

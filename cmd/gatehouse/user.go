@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -49,9 +48,7 @@ func (c userShowCmd) Run(e env, _ *kong.Kong) error {
 	if err != nil {
 		return err
 	}
-	enc := json.NewEncoder(e.stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(u)
+	return e.printJSON(u)
 }
 
 type userSuspendCmd struct {
