@@ -44,6 +44,11 @@ consoles: {networks: [127.0.0.0/8]}
 	if !strings.Contains(home.Body, "Not answering yet") || !strings.Contains(home.Body, "Lent until") {
 		t.Errorf("the portal: %s", home.Body)
 	}
+	// One without node and kind is a console, too.
+	h.lend(console.Lease{ID: "n8", Upstream: "http://" + address, Owner: "x", Groups: []string{"gpu-users"}})
+	if home := b.get("/", "Accept-Language", "en"); !strings.Contains(home.Body, `muted wrap">Console</p>`) {
+		t.Errorf("a lease that says little: %s", home.Body)
+	}
 	h.wait(6 * time.Minute)
 	if late := b.get(at, "Accept-Language", "en"); late.StatusCode != http.StatusBadGateway || late.Header.Get("Refresh") != "" || !strings.Contains(late.Body, "gpu-17 does not answer") {
 		t.Errorf("after six minutes: %d %v %s", late.StatusCode, late.Header, late.Body)

@@ -55,7 +55,7 @@ func (g *Gateway) Apps(ctx context.Context, s session.Session, ip string) ([]App
 			} else if !ok {
 				continue
 			}
-			out = append(out, App{Name: cmp.Or(l.Title, l.ID), Kind: l.Kind, Node: l.Node, URL: g.url(l.ID+rt.suffix, rt.Path), State: stateOf(listen, l.ID), Ends: l.Expires})
+			out = append(out, App{Name: cmp.Or(l.Title, l.ID), Kind: cmp.Or(l.Kind, "custom"), Node: l.Node, URL: g.url(l.ID+rt.suffix, rt.Path), State: stateOf(listen, l.ID), Ends: l.Expires})
 		}
 	}
 	return out, nil
