@@ -37,6 +37,8 @@ func TestRenew(t *testing.T) {
 		for name, gone := range map[string]func(attrs){
 			"disabled":     func(a attrs) { a["userAccountControl"] = []string{"514"} },
 			"filtered":     func(a attrs) { a["employeeType"] = []string{"left"} },
+			"expired":      func(a attrs) { a["accountExpires"] = []string{"130000000000000000"} }, // 2012
+			"locked here":  func(a attrs) { a["pwdAccountLockedTime"] = []string{"000001010000Z"} },
 			"must change":  func(a attrs) { a["pwdLastSet"] = []string{"0"} },
 			"other object": func(a attrs) { delete(a, kind) },
 		} {
