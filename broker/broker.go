@@ -52,6 +52,9 @@ type Broker struct {
 	store    store.Store
 	sealer   *store.Sealer
 	events   *event.Recorder
+	auditKey *event.AuditKey
+	chain    *event.Sealer
+	sinks    []event.Sink // readers of the event log: sinks.go
 	keys     *token.Keyring
 	pairs    *token.Pairs
 	users    *user.Directory
@@ -117,6 +120,9 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 		},
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := b.openSinks(ctx); err != nil {
 		return nil, err
 	}
 	if b.pairs, err = token.NewPairs(token.PairsConfig{KV: b.store, Sealer: b.sealer, Name: hostOnly(cfg.Issuer), Now: b.now}); err != nil {

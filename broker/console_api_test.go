@@ -155,15 +155,15 @@ func TestConsoleWatch(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
-	last := ""
+	seen := map[string]bool{}
 	expect := func(want string) {
 		t.Helper()
-		for again := true; again; again = last != "" && lines.Text() == last { // a state may be said twice
+		for again := true; again; again = seen[lines.Text()] { // a state may be said twice, none here comes back
 			if !lines.Scan() {
 				t.Fatalf("the watch ends before %q: %v", want, lines.Err())
 			}
 		}
-		last = lines.Text()
+		seen[lines.Text()] = true
 		var line struct {
 			Type, ID string
 			Lease    struct{ Groups []string }

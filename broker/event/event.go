@@ -35,6 +35,7 @@ type Event struct {
 	IP        string            `json:"ip,omitempty"`
 	Agent     string            `json:"agent,omitempty"`
 	RequestID string            `json:"request_id,omitempty"`
+	Severity  Severity          `json:"severity,omitempty"` // that of the name, unless whoever records knows better
 	Details   map[string]string `json:"details,omitempty"`
 }
 
@@ -65,6 +66,9 @@ const maxText = 256
 // filled in. If it fails, a change that it belongs to must not be made.
 func (r *Recorder) Record(ctx context.Context, e Event) error {
 	e.ID, e.Time = rand.Text(), r.cfg.Now().UTC()
+	if e.Severity == "" {
+		e.Severity = e.Name.Severity()
+	}
 	for _, f := range []*string{&e.Actor, &e.Target, &e.Connector, &e.Client, &e.IP, &e.Agent, &e.RequestID} {
 		*f = clean(*f)
 	}
