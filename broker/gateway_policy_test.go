@@ -198,3 +198,27 @@ func TestAccessCheck(t *testing.T) {
 		}
 	}
 }
+
+// Rules know the device that a session began on, and a client by its name.
+func TestGatewayRulesOfDeviceAndClient(t *testing.T) {
+	t.Parallel()
+	h, _ := gate(t, `
+routes:
+  - {name: desk, host: desk.localhost, upstream: UP, deny: [{name: phones, when: 'session.device.endsWith("iPhone")'}]}
+  - {name: demo, host: demo.localhost, upstream: UP, audience: demo-api, allow: 'client.name == "Demo app"'}
+  - {name: other, host: other.localhost, upstream: UP, audience: demo-api, allow: 'client.name == "Another"'}
+resources: [{name: demo-api}]
+`, nil)
+	desk, phone := h.browser(), h.browser()
+	phone.Header.Set("User-Agent", "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Version/19.0 Safari/604.1")
+	for b, want := range map[*browser]int{desk: http.StatusOK, phone: http.StatusForbidden} {
+		b.enter("demo", "demo")
+		if a := b.follow(b.get(h.at("desk", "/"))); a.StatusCode != want {
+			t.Errorf("%s: %d, want %d", b.Header.Get("User-Agent"), a.StatusCode, want)
+		}
+	}
+	tok := h.redeem(desk.code(authRequest())).json(t)["access_token"].(string)
+	if a, b := h.bearer(h.at("demo", "/"), tok), h.bearer(h.at("other", "/"), tok); a.StatusCode != http.StatusOK || b.StatusCode != http.StatusForbidden {
+		t.Errorf("by the client's name: %d, another's: %d", a.StatusCode, b.StatusCode)
+	}
+}

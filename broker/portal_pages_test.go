@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/remotegpu/gatehouse/broker/portal"
 )
 
 // The home page lists what this person may open, and nothing else.
@@ -186,20 +185,6 @@ func TestPrefsReturn(t *testing.T) {
 	} {
 		if a := b.post("/prefs", url.Values{"lang": {"en"}, "back": {back}}); a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != want {
 			t.Errorf("%q: %d %q", back, a.StatusCode, a.Header.Get("Location"))
-		}
-	}
-}
-
-func TestDevice(t *testing.T) {
-	for agent, want := range map[string]string{
-		"": "", "curl/8.5": "curl", "gatehouse/1.0": "Gatehouse CLI", "<script>": "",
-		"Mozilla/5.0 (Windows NT 10.0) Chrome/156.0 Safari/537.36 Edg/156.0":    "Edge · Windows",
-		"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) Version/19 Safari/605.1": "Safari · macOS",
-		"Mozilla/5.0 (Linux; Android 15) Chrome/156.0 Mobile Safari/537.36":     "Chrome · Android",
-		"Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150":  "Firefox · Linux",
-	} {
-		if got := portal.Device(agent); got != want {
-			t.Errorf("%q: %q, want %q", agent, got, want)
 		}
 	}
 }

@@ -151,7 +151,7 @@ func (b *serving) doors(before *serving) (err error) {
 		made = before.gateway.Next
 	}
 	if b.gateway, err = made(gateway.Config{
-		Edge: b.edge, Issuer: iss, Routes: routes, Consoles: cfg.Consoles, Sessions: b.sessions, Signer: b.keys, Users: b.users, Grants: b.ledger, Keys: keysOfAccounts{b.apiKeys, b.accounts},
+		Edge: b.edge, Issuer: iss, Routes: routes, Consoles: cfg.Consoles, Sessions: b.sessions, Signer: b.keys, Users: b.users, Grants: b.ledger, Clients: b.clients, Keys: keysOfAccounts{b.apiKeys, b.accounts},
 		SignIn: b.door, Leases: b.consoles, Events: b.events, Now: b.now, Log: b.log, Observe: b.metrics.gatewayRequest,
 	}); err != nil {
 		return err

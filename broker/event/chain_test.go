@@ -205,7 +205,12 @@ func TestBlockCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change := func(f func(*event.Block)) event.Block { b := blocks[1]; b.Records = append([]event.Record{}, b.Records...); f(&b); return b }
+	change := func(f func(*event.Block)) event.Block {
+		b := blocks[1]
+		b.Records = append([]event.Record{}, b.Records...)
+		f(&b)
+		return b
+	}
 	for name, x := range map[string]struct {
 		block, before event.Block
 		key           ed25519.PublicKey

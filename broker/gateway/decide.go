@@ -11,6 +11,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/policy"
+	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/token"
 )
 
@@ -111,11 +112,12 @@ func (g *Gateway) decide(ctx context.Context, rt *route, c caller, l *console.Le
 		in.User.Email, in.User.Name, in.User.Username, in.User.Kind = u.Email, u.Name, u.Username, u.Kind
 	}
 	if c.session.ID != "" {
+		in.Session.Device = session.DeviceName(c.session.Agent)
 		in.Session.Age = now.Sub(c.session.AuthTime)
 		in.Identity = &policy.Identity{Connector: c.session.Connector, Org: c.session.Org}
 	}
 	if c.clientID != "" {
-		in.Client = &policy.Client{ID: c.clientID}
+		in.Client = &policy.Client{ID: c.clientID, Name: g.cfg.Clients.Name(c.clientID)}
 	}
 	why, again, until := g.judge(ctx, rt, c, l, in, now)
 	switch {

@@ -42,6 +42,11 @@ type grants interface {
 	Alive(ctx context.Context, grantID string) error
 }
 
+// clients are the names of OIDC clients, for rules.
+type clients interface {
+	Name(id string) string
+}
+
 // apiKeys are what the gateway asks of API keys; Groups are a service account's.
 type apiKeys interface {
 	Verify(ctx context.Context, raw string, from netip.Addr) (apikey.Key, error)
@@ -64,6 +69,7 @@ type Config struct {
 	Signer   signer
 	Users    users
 	Grants   grants
+	Clients  clients
 	Keys     apiKeys
 	SignIn   starter
 	Leases   leases
@@ -98,7 +104,7 @@ func New(cfg Config) (*Gateway, error) {
 
 // build makes all that one configuration makes.
 func build(cfg Config, l *live) (*Gateway, error) {
-	if cfg.Edge == nil || cfg.Issuer == nil || cfg.Sessions == nil || cfg.Signer == nil || cfg.Users == nil || cfg.Grants == nil || cfg.Keys == nil || cfg.SignIn == nil || cfg.Leases == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Edge == nil || cfg.Issuer == nil || cfg.Sessions == nil || cfg.Signer == nil || cfg.Users == nil || cfg.Grants == nil || cfg.Clients == nil || cfg.Keys == nil || cfg.SignIn == nil || cfg.Leases == nil || cfg.Events == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("gateway: the configuration is incomplete")
 	}
 	if cfg.Observe == nil {

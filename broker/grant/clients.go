@@ -97,6 +97,14 @@ func (cs *Clients) Get(id string) (*Client, bool) {
 	return c, ok
 }
 
+// Name is what people call the client, or "" for an id that is none.
+func (cs *Clients) Name(id string) string {
+	if c, ok := cs.byID[id]; ok {
+		return c.Name()
+	}
+	return ""
+}
+
 // All returns the clients in the order of the file.
 func (cs *Clients) All() []*Client {
 	out := make([]*Client, 0, len(cs.order))

@@ -156,7 +156,7 @@ func (is *Issuer) extraClaims(ctx context.Context, i issuance, u user.User, now 
 	}
 	in := policy.Input{
 		User:    &policy.User{ID: u.ID, Email: u.Email, Name: u.Name, Username: u.Username, Kind: u.Kind, Groups: i.session.Groups},
-		Session: &policy.Session{ID: i.session.ID, Kind: string(i.session.Kind), Connector: i.session.Connector, ACR: i.grant.ACR, AMR: i.grant.AMR, Scope: i.scopes, AuthTime: i.grant.AuthTime, Age: now.Sub(i.grant.AuthTime)},
+		Session: &policy.Session{ID: i.session.ID, Kind: string(i.session.Kind), Connector: i.session.Connector, ACR: i.grant.ACR, AMR: i.grant.AMR, Scope: i.scopes, AuthTime: i.grant.AuthTime, Device: session.DeviceName(i.session.Agent), Age: now.Sub(i.grant.AuthTime)},
 		Client:  &policy.Client{ID: i.client.ClientID, Name: i.client.Name()},
 	}
 	out := token.Claims{}

@@ -143,7 +143,7 @@ func (p *Portal) Sessions(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := sessionsPage{person: p.person(s, u), Others: len(all) > 1}
 	for _, x := range all {
-		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, parent: x.Parent, Device: Device(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
+		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, parent: x.Parent, Device: session.DeviceName(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
 	}
 	page.Sessions = inFamilies(page.Sessions, s.ID)
 	return p.edge.Page(w, r, http.StatusOK, "sessions", page)
@@ -375,26 +375,4 @@ func (p *Portal) Prefs(w http.ResponseWriter, r *http.Request) error {
 	}
 	p.edge.Redirect(w, r, back)
 	return nil
-}
-
-// Device names browser and system of a User-Agent as far as people need it to
-// recognise their own.
-func Device(agent string) string {
-	find := func(pairs ...string) string {
-		for i := 0; i < len(pairs); i += 2 {
-			if strings.Contains(agent, pairs[i]) {
-				return pairs[i+1]
-			}
-		}
-		return ""
-	}
-	browser := find("Edg/", "Edge", "OPR/", "Opera", "MicroMessenger/", "WeChat", "Firefox/", "Firefox", "Chrome/", "Chrome", "Safari/", "Safari", "curl/", "curl", "gatehouse/", "Gatehouse CLI")
-	system := find("iPhone", "iPhone", "iPad", "iPad", "Android", "Android", "Windows", "Windows", "Mac OS X", "macOS", "CrOS", "ChromeOS", "Linux", "Linux")
-	switch {
-	case browser != "" && system != "":
-		return browser + " · " + system
-	case browser != "":
-		return browser
-	}
-	return system
 }
