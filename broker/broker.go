@@ -19,6 +19,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/demo"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/grant"
+	"github.com/remotegpu/gatehouse/broker/logging"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
@@ -81,7 +82,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	b := &Broker{cfg: cfg, opts: opts, log: opts.Log, now: opts.Now, metrics: newMetrics(opts.Version), reloads: reloads{swapped: make(chan struct{}, 1)}}
+	b := &Broker{cfg: cfg, opts: opts, log: slog.New(logging.WithRequest(opts.Log.Handler())), now: opts.Now, metrics: newMetrics(opts.Version), reloads: reloads{swapped: make(chan struct{}, 1)}}
 	defer func() {
 		if err != nil {
 			b.Close()
@@ -191,7 +192,7 @@ func (b *Broker) reachable(ctx context.Context) error {
 func (b *Broker) sessionEnded(ctx context.Context, s session.Session, reason string) {
 	if err := b.events.Record(context.WithoutCancel(ctx), event.Event{Name: event.SessionRevoked, Target: s.UserID, Connector: s.Connector,
 		Details: map[string]string{"session": s.ID, "kind": string(s.Kind), "reason": reason}}); err != nil {
-		b.log.Error("an event was not recorded", "event", event.SessionRevoked, "err", err)
+		b.log.ErrorContext(ctx, "an event was not recorded", "event", event.SessionRevoked, "err", err)
 	}
 }
 
@@ -199,7 +200,7 @@ func (b *Broker) sessionEnded(ctx context.Context, s session.Session, reason str
 func (b *Broker) leaseRanOut(ctx context.Context, l *console.Lease) {
 	if err := b.events.Record(context.WithoutCancel(ctx), event.Event{Name: event.ConsoleReleased, Target: l.ID,
 		Details: map[string]string{"owner": l.Owner, "node": l.Node, "reason": "expired"}}); err != nil {
-		b.log.Error("an event was not recorded", "event", event.ConsoleReleased, "err", err)
+		b.log.ErrorContext(ctx, "an event was not recorded", "event", event.ConsoleReleased, "err", err)
 	}
 }
 

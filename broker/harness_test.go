@@ -63,6 +63,7 @@ func startWith(t testing.TB, h *harness) *harness {
 	if h.log == nil {
 		h.log = slog.DiscardHandler
 	}
+	h.log = requestLines{Handler: h.log, t: t}
 	h.run()
 	t.Cleanup(func() { h.stop() })
 	return h

@@ -8,24 +8,25 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/logging"
 	"github.com/remotegpu/gatehouse/config"
 )
 
-// NewLogger writes to w as the configuration says.
+// NewLogger writes every line to w as the configuration says.
 func NewLogger(w io.Writer, c config.LogConfig) *slog.Logger {
-	log, _ := NewLeveledLogger(w, c)
+	c.Flood = -1
+	log, _, _ := NewServerLogger(w, c)
 	return log
 }
 
-// NewLeveledLogger is NewLogger with the level that can be set later on.
-func NewLeveledLogger(w io.Writer, c config.LogConfig) (*slog.Logger, *slog.LevelVar) {
-	at := new(slog.LevelVar)
+// NewServerLogger is NewLogger for a process that goes on: its level can be set
+// later on, and floods are counted. Call flush when the process ends: it writes
+// what was counted instead of written.
+func NewServerLogger(w io.Writer, c config.LogConfig) (log *slog.Logger, at *slog.LevelVar, flush func()) {
+	at = new(slog.LevelVar)
 	at.Set(level(c))
-	opts := &slog.HandlerOptions{Level: at}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, opts)), at
-	}
-	return slog.New(slog.NewJSONHandler(w, opts)), at
+	log, flush = logging.New(w, logging.Config{Text: c.Format == "text", Level: at, Flood: c.Flood})
+	return log, at, flush
 }
 
 // level is log.level; the default is info.

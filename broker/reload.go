@@ -42,20 +42,20 @@ func (b *Broker) Reload(ctx context.Context, actor string) (Reloaded, error) {
 	if err != nil {
 		e.Name, e.Details = event.ConfigRejected, map[string]string{"reason": clip(out.Findings.Error())}
 		for _, f := range out.Findings {
-			b.log.Error(ErrRejected.Error(), "actor", actor, "finding", f.String())
+			b.log.ErrorContext(ctx, ErrRejected.Error(), "actor", actor, "finding", f.String())
 		}
 	} else {
 		e.Details = map[string]string{"changed": clip(strings.Join(out.Changed, " ")), "restart": clip(strings.Join(out.Restart, " "))}
-		b.log.Info("the configuration was read again", "actor", actor, "changed", out.Changed)
+		b.log.InfoContext(ctx, "the configuration was read again", "actor", actor, "changed", out.Changed)
 		if len(out.Restart) > 0 {
-			b.log.Warn("these keys are as before until the next start", "keys", out.Restart)
+			b.log.WarnContext(ctx, "these keys are as before until the next start", "keys", out.Restart)
 		}
 		for _, f := range out.Findings {
-			b.log.Warn("the configuration", "finding", f.String())
+			b.log.WarnContext(ctx, "the configuration", "finding", f.String())
 		}
 	}
 	if eerr := b.events.Record(context.WithoutCancel(ctx), e); eerr != nil { // what happened has happened
-		b.log.Error("an event was not recorded", "event", e.Name, "err", eerr)
+		b.log.ErrorContext(ctx, "an event was not recorded", "event", e.Name, "err", eerr)
 	}
 	return out, err
 }
@@ -107,6 +107,9 @@ func pin(cfg, start *config.Config) []string {
 			out = append(out, key(f))
 			a.Set(b)
 		}
+	}
+	if cfg.Log.Flood != start.Log.Flood {
+		out, cfg.Log.Flood = append(out, "log.flood"), start.Log.Flood
 	}
 	if cmp.Or(cfg.Log.Format, "json") != cmp.Or(start.Log.Format, "json") {
 		out, cfg.Log.Format = append(out, "log.format"), start.Log.Format

@@ -173,7 +173,7 @@ func (b *Broker) sweep(ctx context.Context) error {
 			release()
 		}
 		if err != nil && ctx.Err() == nil {
-			b.log.Warn("what has expired was not removed; tried again", "err", err)
+			b.log.WarnContext(ctx, "what has expired was not removed; tried again", "err", err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/signin"
 	"github.com/remotegpu/gatehouse/broker/token"
 	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/web"
 )
 
 // Config is the whole configuration (docs/configuration.md). The tag "one" marks
@@ -130,6 +132,24 @@ type TracingConfig struct {
 type LogConfig struct {
 	Level  string `yaml:"level"`  // debug, info (default), warn, error
 	Format string `yaml:"format"` // json (default) or text
+	// Flood is how many lines of one message a second are written; default 100,
+	// -1 is no bound.
+	Flood int `yaml:"flood"`
+	// Access writes a line for every request; AccessFields are what it says.
+	Access       bool     `yaml:"access"`
+	AccessFields []string `yaml:"access_fields"`
+}
+
+// AccessFieldsOrDefault are the fields of the access log; none: there is no such
+// log.
+func (c LogConfig) AccessFieldsOrDefault() []string {
+	switch {
+	case !c.Access:
+		return nil
+	case len(c.AccessFields) == 0:
+		return web.AccessDefault()
+	}
+	return c.AccessFields
 }
 
 // Connector is one way to sign in: what the operator says of it, and the
@@ -229,6 +249,14 @@ func (c *Config) Problems() []problem.Problem {
 	case "", "json", "text":
 	default:
 		add("Log.Format", "log.format", fmt.Sprintf("%q is no format.", c.Log.Format), "json or text")
+	}
+	for i, f := range c.Log.AccessFields {
+		if !slices.Contains(web.AccessFields(), f) {
+			add(fmt.Sprintf("Log.AccessFields[%d]", i), "log.access_fields", fmt.Sprintf("%q is no field of the access log.", f), strings.Join(web.AccessFields(), ", "))
+		}
+	}
+	if c.Log.Flood < -1 {
+		add("Log.Flood", "log.flood", "flood is how many lines of one message a second are written.", "100, or -1 for no bound")
 	}
 	if err := ValidStore(c.Store.Reveal()); err != nil {
 		add("Store", "store", err.Error(), "sqlite:data/gatehouse.db or redis://host:6379/0")

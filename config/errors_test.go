@@ -32,7 +32,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"github:\n  client_id: a\n  client_secret: b\n  organizations:\n    - name: acme\n      team: [ml]", "c.yml:10:7", "yaml.unknown_key", `did you mean "teams"?`},
 		{"routes:\n  - name: api\n    host: a.example.com\n    upstream: http://127.0.0.1:1\n    audiance: x", "c.yml:9:5", "yaml.unknown_key", `did you mean "audience"?`},
 		{"clients:\n  - {client_id: a, redirect_uri: https://a.example.com}", "c.yml:6:20", "yaml.unknown_key", `did you mean "redirect_uris"?`},
-		{"log: {xyzzy: 1}", "c.yml:5:7", "yaml.unknown_key", "one of format, level"},
+		{"log: {xyzzy: 1}", "c.yml:5:7", "yaml.unknown_key", "one of access, access_fields, flood, format, level"},
 		{"connectors:\n  - {id: a, type: lpad, host: h}", "c.yml:6:19", "connector.type", `did you mean "ldap"?`},
 		{"connectors:\n  - {id: a, type: ldap, host: h, base_dn: dc=a, trust_emial: true}", "c.yml:6:49", "yaml.unknown_key", `did you mean "trust_email"?`},
 		// Kinds.

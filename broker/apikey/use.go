@@ -72,7 +72,7 @@ func (r *Registry) write(ctx context.Context) {
 	r.mu.Unlock()
 	for id, u := range fresh {
 		if err := r.used.Put(ctx, id, u); err != nil {
-			r.cfg.Log.Debug("the last use of API keys was not written", "err", err)
+			r.cfg.Log.DebugContext(ctx, "the last use of API keys was not written", "err", err)
 			return // it will be used again
 		}
 	}

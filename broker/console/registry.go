@@ -170,7 +170,7 @@ func (r *Registry) Put(ctx context.Context, l Lease) (changed bool, err error) {
 	r.heard(l.ID) // the others were told by the write itself
 	// Our own look at that news may have been before; what is written counts, held or not.
 	if _, err := r.read(ctx, l.ID); err != nil && !errors.Is(err, ErrNoLease) {
-		r.cfg.Log.Debug("a lease that was put was not read back; it is when it is used", "lease", l.ID, "err", err)
+		r.cfg.Log.DebugContext(ctx, "a lease that was put was not read back; it is when it is used", "lease", l.ID, "err", err)
 	}
 	return true, nil
 }

@@ -59,7 +59,7 @@ func (r *Registry) listen(ctx context.Context) {
 			r.heard(n.ID)
 			// For who lists: whoever asks by id reads it themselves.
 			if _, err := r.read(ctx, n.ID); err != nil && !errors.Is(err, ErrNoLease) && ctx.Err() == nil {
-				r.cfg.Log.Debug("a changed lease was not read; it is when it is used", "lease", n.ID, "err", err)
+				r.cfg.Log.DebugContext(ctx, "a changed lease was not read; it is when it is used", "lease", n.ID, "err", err)
 			}
 		}
 		stop()
@@ -87,7 +87,7 @@ func (r *Registry) load(ctx context.Context) {
 		r.memory.done(rd)
 		switch {
 		case err != nil:
-			r.cfg.Log.Warn("the leases of consoles were not all read; tried again", "err", err)
+			r.cfg.Log.WarnContext(ctx, "the leases of consoles were not all read; tried again", "err", err)
 			pause(ctx, time.Second)
 		case next == "":
 			// What was held and is there no more was not seen.

@@ -16,7 +16,7 @@ import (
 func (g *Gateway) denied(r *http.Request, a *activity, label string, why *refusal) error {
 	rt, c := a.route, a.caller
 	q := web.RequestOf(r)
-	g.cfg.Log.Info("denied", "request_id", q.ID, "route", rt.Name, "user", c.userID, "reason", why.log)
+	g.cfg.Log.InfoContext(r.Context(), "denied", "route", rt.Name, "user", c.userID, "reason", why.log)
 	if rt.Lease {
 		if err := g.cfg.Events.Record(r.Context(), event.Event{Name: event.ConsoleDenied, Actor: c.userID, Target: label, Connector: c.session.Connector, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID}); err != nil {
 			return err

@@ -38,7 +38,7 @@ func (g *Gateway) openUpstream(ctx context.Context, r *http.Request, pg *passage
 		pg.server = a.URL()
 		up, resp, buf, failed := g.askUpgrade(ctx, r, pg)
 		if failed == nil {
-			a.Judge(resp.StatusCode)
+			a.Judge(ctx, resp.StatusCode)
 			return up, resp, buf, a.Release, nil
 		}
 		err = failed
@@ -47,7 +47,7 @@ func (g *Gateway) openUpstream(ctx context.Context, r *http.Request, pg *passage
 			a.Dropped()
 			break
 		}
-		a.Failed(err.Error())
+		a.Failed(ctx, err.Error())
 		if tried.Add(a); !upstream.Unheard(err) {
 			break
 		}

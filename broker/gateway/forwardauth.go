@@ -62,6 +62,10 @@ func (g *Gateway) forwardAuth(w http.ResponseWriter, r *http.Request, f family) 
 	q := *web.RequestOf(r)
 	q.Host = pg.host
 	asked = asked.WithContext(web.WithRequest(r.Context(), &q))
+	defer func() { // the log's line is of the question, and says what it was about
+		line := web.RequestOf(r)
+		line.Route, line.User, line.Session = q.Route, q.User, q.Session
+	}()
 	if err := g.match(pg, asked, rawPath(asked)); err != nil {
 		return forwardError(err)
 	}

@@ -36,7 +36,7 @@ func (g *Gateway) admits(ctx context.Context, l *console.Lease, c caller, in pol
 	in.Lease = l.Vars(false)
 	d, err := l.Rule().Decide(ctx, in)
 	if err != nil {
-		g.cfg.Log.Info("a lease's rule failed, which refuses", "lease", l.ID, "err", err)
+		g.cfg.Log.InfoContext(ctx, "a lease's rule failed, which refuses", "lease", l.ID, "err", err)
 	}
 	return err == nil && d.Allowed
 }

@@ -17,7 +17,12 @@ import (
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	pg := &passage{answer: answer{ResponseWriter: w}}
-	defer func() { g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start)) }()
+	defer func() {
+		g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start))
+		if err := pg.from.err; err != nil {
+			g.cfg.Log.DebugContext(r.Context(), "the answer of an upstream broke off", "route", pg.name(), "err", err)
+		}
+	}()
 	if err := g.serve(pg, r); err != nil {
 		g.cfg.Edge.RenderError(&pg.answer, r, err)
 	}
@@ -31,6 +36,7 @@ type passage struct {
 	answer answer
 	pass   *pass
 	body   *requestBody
+	from   answerBody
 	idle   *idle    // nil where the route has no timeouts.idle
 	server *url.URL // of a WebSocket whose upstream is one of several
 	host   string   // without port
@@ -138,6 +144,8 @@ func (g *Gateway) match(pg *passage, r *http.Request, raw string) error {
 		return err
 	}
 	pg.by, pg.route, pg.in, pg.label = g, rt, r, label
+	q := web.RequestOf(r)
+	q.Route, q.Pattern = rt.Name, rt.Path
 	return refuse(r, rt, raw)
 }
 
@@ -151,6 +159,8 @@ func (g *Gateway) admit(pg *passage, r *http.Request) (err error) {
 	if pg.caller, err = g.authenticate(r, rt, pg.host); err != nil {
 		return err
 	}
+	q := web.RequestOf(r)
+	q.User, q.Session = pg.caller.userID, pg.caller.session.ID
 	if pg.caller.cookie && !g.sameSite(r, rt, pg.caller) {
 		return web.Fail(http.StatusForbidden, "request.cross_origin", "error.cross_origin", nil)
 	}

@@ -150,7 +150,7 @@ func (g *Gateway) judge(ctx context.Context, rt *route, c caller, l *console.Lea
 	says := func(e *policy.Expr) (bool, error) {
 		d, err := e.Decide(ctx, in)
 		if err != nil {
-			g.cfg.Log.Info("a rule failed, which refuses", "route", rt.Name, "rule", e.Source(), "err", err)
+			g.cfg.Log.InfoContext(ctx, "a rule failed, which refuses", "route", rt.Name, "rule", e.Source(), "err", err)
 		}
 		return d.Allowed, err
 	}

@@ -84,8 +84,8 @@ func (g *Gateway) openGroup(rt *route, transport http.RoundTripper) error {
 		servers = append(servers, upstream.Server{URL: u, Weight: s.weight()})
 	}
 	cfg := upstream.Config{Servers: servers, Balance: rt.Balance, Health: rt.Health, Transport: transport, Blame: blame, Now: g.cfg.Now, Random: fraction,
-		Changed: func(server string, up bool, why string) {
-			g.cfg.Log.Warn("upstream", "route", rt.Name, "upstream", server, "up", up, "reason", why)
+		Changed: func(ctx context.Context, server string, up bool, why string) {
+			g.cfg.Log.WarnContext(ctx, "upstream", "route", rt.Name, "upstream", server, "up", up, "reason", why)
 		}}
 	if rt.Sticky {
 		cfg.Key = func(ctx context.Context) string {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -165,15 +166,23 @@ func (b *buffers) Put(x []byte) { b.pool.Put(&x) }
 func (p *proxies) proxy(tr http.RoundTripper, rt *route) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite: p.rewrite, Transport: tr, BufferPool: newBuffers(32 << 10), ModifyResponse: p.modify, ErrorHandler: p.failed,
-		ErrorLog: log.New(logWriter{p.g}, "", 0),
+		ErrorLog: log.New(io.Discard, "", 0), // it knows no request; see passage.from
 	}
 }
 
-type logWriter struct{ g *Gateway }
+// answerBody remembers why reading an upstream's answer ended too soon.
+type answerBody struct {
+	io.ReadCloser
+	err error
+}
 
-func (l logWriter) Write(b []byte) (int, error) {
-	l.g.cfg.Log.Debug("proxy", "message", strings.TrimSpace(string(b)))
-	return len(b), nil
+// Read reads on.
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
 }
 
 // target is where the request goes: the route's upstream, or the lease's. Which
@@ -276,7 +285,10 @@ func (p *proxies) modify(resp *http.Response) error {
 		cleanTrailer(resp.Trailer)
 		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp}
 	}
-	resp.Body = pg.idle.answer(resp.Body)
+	if resp.Body = pg.idle.answer(resp.Body); resp.Body != http.NoBody {
+		pg.from.ReadCloser = resp.Body
+		resp.Body = &pg.from
+	}
 	return nil
 }
 

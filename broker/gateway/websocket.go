@@ -87,7 +87,7 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 	}
 	defer client.Close()
 	_ = client.SetDeadline(time.Time{})
-	pg.answer.status = http.StatusSwitchingProtocols
+	pg.answer.status, web.RequestOf(r).Switched = http.StatusSwitchingProtocols, true
 	pg.clean(resp)
 	hopByHop(resp.Header)
 	resp.Header["Connection"], resp.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}

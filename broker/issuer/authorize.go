@@ -200,7 +200,7 @@ func (is *Issuer) redirectError(w http.ResponseWriter, r *http.Request, req *aut
 	if oe.code == errServerError || oe.code == errTemporarilyUnavailable {
 		level = slog.LevelError
 	}
-	is.cfg.Log.Log(r.Context(), level, "authorization refused", "request_id", web.RequestOf(r).ID, "client", req.client.ClientID, "error", oe.code, "err", oe.Error())
+	is.cfg.Log.Log(r.Context(), level, "authorization refused", "client", req.client.ClientID, "error", oe.code, "err", oe.Error())
 	is.back(w, r, req, url.Values{"error": {oe.code}, "error_description": {oe.text}})
 	return nil
 }

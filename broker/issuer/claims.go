@@ -163,7 +163,7 @@ func (is *Issuer) extraClaims(ctx context.Context, i issuance, u user.User, now 
 	for name, e := range exprs {
 		v, err := e.Value(ctx, in)
 		if err != nil {
-			is.cfg.Log.Warn("a client's claim could not be computed and is left out", "client", i.client.ClientID, "claim", name, "err", err)
+			is.cfg.Log.WarnContext(ctx, "a client's claim could not be computed and is left out", "client", i.client.ClientID, "claim", name, "err", err)
 			continue
 		}
 		out[name] = v

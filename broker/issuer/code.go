@@ -27,7 +27,7 @@ func (is *Issuer) redeemCode(t tokenRequest) (tokenResponse, error) {
 	}
 	cr, gave, err := is.cfg.Ledger.Redeem(ctx, rr)
 	if errors.Is(err, grant.ErrCodeReused) {
-		is.cfg.Log.Warn("an authorization code was used twice; its grant is revoked", "client", t.client.ClientID)
+		is.cfg.Log.WarnContext(ctx, "an authorization code was used twice; its grant is revoked", "client", t.client.ClientID)
 		if e := is.endOwn(t.r, gave, "code_reused"); e != nil {
 			return tokenResponse{}, e
 		}

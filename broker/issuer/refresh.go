@@ -52,10 +52,10 @@ func (is *Issuer) refresh(t tokenRequest) (tokenResponse, error) {
 		return nil
 	})
 	if errors.Is(err, grant.ErrRefreshReused) {
-		is.cfg.Log.Warn("a refresh token was used twice; its family has ended", "client", g.ClientID)
+		is.cfg.Log.WarnContext(ctx, "a refresh token was used twice; its family has ended", "client", g.ClientID)
 		q := web.RequestOf(t.r)
 		if e := is.cfg.Events.Record(ctx, event.Event{Name: event.TokenRefreshReused, Actor: g.UserID, Target: g.ID, Client: g.ClientID, IP: q.IP.String(), Agent: q.Agent, RequestID: q.ID}); e != nil {
-			is.cfg.Log.Error("an event was not recorded", "err", e)
+			is.cfg.Log.ErrorContext(ctx, "an event was not recorded", "err", e)
 		}
 		if e := is.endOwn(t.r, g, "refresh_reused"); e != nil {
 			return tokenResponse{}, e

@@ -155,12 +155,15 @@ var plainID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 
 func (p *Portal) guard(e endpoint, admin bool) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
+		q := web.RequestOf(r)
+		q.Pattern = apiPrefix + e.path // chi's own has the prefix of the mount twice
 		c := &caller{}
 		if !e.needs.public {
 			var err error
 			if c, err = p.authenticate(r, admin); err != nil {
 				return err
 			}
+			q.User, q.Session = c.actor(), c.sess.ID
 			if err := p.permit(e.needs, c); err != nil {
 				return err
 			}

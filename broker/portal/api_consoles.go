@@ -324,7 +324,7 @@ func (p *Portal) watchConsoles(w http.ResponseWriter, r *http.Request, still fun
 		case line, open = <-lines:
 			if !open {
 				if err := <-failed; !errors.Is(err, console.ErrLost) && ctx.Err() == nil {
-					p.log.Warn("a watch of consoles ended", "err", err)
+					p.log.WarnContext(r.Context(), "a watch of consoles ended", "err", err)
 				}
 				return nil
 			}

@@ -4,7 +4,11 @@
 // writing Reveal.
 package redact
 
-import "log/slog"
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
 
 const mask = "***"
 
@@ -23,6 +27,16 @@ func (s String) String() string {
 		return ""
 	}
 	return mask
+}
+
+// Format keeps every verb of fmt from printing the secret: of one that does not
+// fit a string, such as %d, fmt would print the value itself.
+func (s String) Format(f fmt.State, verb rune) {
+	if verb == 'v' && f.Flag('#') {
+		_, _ = io.WriteString(f, s.GoString())
+		return
+	}
+	_, _ = io.WriteString(f, s.String())
 }
 
 // GoString keeps %#v from printing the secret.

@@ -159,7 +159,7 @@ func (m *Manager) renew(ctx context.Context, r Renewal) (_ Renewal, over bool, e
 		if m.cfg.Now().Sub(r.Proved) >= m.limits.Load().RecheckGrace {
 			return r, true, nil
 		}
-		m.cfg.Log.Warn("session: the connector could not vouch again; kept for now", "connector", r.Connector, "err", err)
+		m.cfg.Log.WarnContext(ctx, "session: the connector could not vouch again; kept for now", "connector", r.Connector, "err", err)
 		return r, false, err
 	}
 	out, err := write(func(v *Renewal) { v.State, v.Groups, v.Proved = fresh.State, fresh.Groups, m.cfg.Now() })
@@ -288,6 +288,6 @@ func (m *Manager) renewOne(ctx context.Context, id string) {
 	defer cancel()
 	_, err := m.vouched(rctx, id, false)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrEnded) && !errors.Is(err, ErrNoSession) {
-		m.cfg.Log.Warn("session: recheck failed", "err", err)
+		m.cfg.Log.WarnContext(ctx, "session: recheck failed", "err", err)
 	}
 }

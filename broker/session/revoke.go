@@ -32,7 +32,7 @@ func (msg message) tell() store.Message {
 func (m *Manager) publish(ctx context.Context, msg message) error {
 	if err := m.cfg.Bus.Publish(ctx, topic, msg.tell().Data); err != nil {
 		// The store has it. Replicas that cannot hear are stale and ask the store.
-		m.cfg.Log.Warn("session: other replicas were not told of a change", "err", err)
+		m.cfg.Log.WarnContext(ctx, "session: other replicas were not told of a change", "err", err)
 	}
 	return nil
 }
@@ -213,7 +213,7 @@ func (m *Manager) flush(ctx context.Context, step time.Duration) {
 			return nil
 		})
 		if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, store.ErrNotFound) {
-			m.cfg.Log.Warn("session: the last use was not written", "err", err)
+			m.cfg.Log.WarnContext(ctx, "session: the last use was not written", "err", err)
 			m.cache.unwritten(uses) // the next flush tries again, and the one at shutdown
 			return
 		}

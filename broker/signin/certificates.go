@@ -52,7 +52,7 @@ func (d *Door) watchCertificates(ctx context.Context) {
 			case errors.Is(err, connectors.ErrUnavailable):
 				next = certificatesAgain
 			default:
-				d.cfg.Log.Warn("the certificates of a connector were not looked at", "connector", m.ID, "err", err)
+				d.cfg.Log.WarnContext(ctx, "the certificates of a connector were not looked at", "connector", m.ID, "err", err)
 			}
 		}
 		tick.Reset(next)
@@ -93,7 +93,7 @@ func (d *Door) lookAtCertificates(ctx context.Context, m *Method) error {
 		if c.Ours {
 			whose = "ours"
 		}
-		d.cfg.Log.Warn("a certificate ends", "connector", m.ID, "whose", whose, "ends", c.Ends.UTC().Format(time.RFC3339), "fingerprint", c.Fingerprint)
+		d.cfg.Log.WarnContext(ctx, "a certificate ends", "connector", m.ID, "whose", whose, "ends", c.Ends.UTC().Format(time.RFC3339), "fingerprint", c.Fingerprint)
 		if err := d.cfg.Events.Record(ctx, event.Event{Name: event.ConnectorCertificate, Connector: m.ID, Target: m.ID,
 			Details: map[string]string{"days": days, "ends": c.Ends.UTC().Format(time.RFC3339), "whose": whose, "fingerprint": c.Fingerprint}}); err != nil {
 			return err

@@ -45,7 +45,7 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	if err != nil {
 		return d.notAdmitted(w, r, m, a, id, u, err)
 	}
-	groups := d.groups(m, id.Groups)
+	groups := d.groups(r.Context(), m, id.Groups)
 	now := d.cfg.Now()
 	q := web.RequestOf(r)
 	s := session.Session{

@@ -201,6 +201,8 @@ func (d *Door) Current(r *http.Request) (session.Session, bool, error) {
 	if !d.Serves(s.Connector) { // it was removed since (UP-8)
 		return session.Session{}, false, nil
 	}
+	q := web.RequestOf(r)
+	q.User, q.Session = s.UserID, s.ID
 	return s, true, nil
 }
 
@@ -224,7 +226,7 @@ func (d *Door) record(r *http.Request, e event.Event) error {
 // note logs an event whose failure must not stop what happened already.
 func (d *Door) note(r *http.Request, e event.Event) {
 	if err := d.record(r, e); err != nil {
-		d.cfg.Log.Error("an event was not recorded", "event", e.Name, "err", err)
+		d.cfg.Log.ErrorContext(r.Context(), "an event was not recorded", "event", e.Name, "err", err)
 	}
 }
 
@@ -233,7 +235,7 @@ func (d *Door) callbackURL(connector string) string {
 }
 
 // groups names an identity's groups as our policies know them (UP-11).
-func (d *Door) groups(m *Method, upstream []string) []string {
+func (d *Door) groups(ctx context.Context, m *Method, upstream []string) []string {
 	out := make([]string, 0, len(upstream))
 	for _, g := range upstream {
 		switch mapped, ok := m.GroupsMap[g]; {
@@ -249,7 +251,7 @@ func (d *Door) groups(m *Method, upstream []string) []string {
 		}
 		// A bare name that looks like another connector's word is dropped.
 		if prefix, _, ok := strings.Cut(g, ":"); ok && d.known[prefix] && (m.GroupsPrefix == nil || *m.GroupsPrefix != m.ID+":") {
-			d.cfg.Log.Warn("a group that is named like another connector's was dropped", "connector", m.ID)
+			d.cfg.Log.WarnContext(ctx, "a group that is named like another connector's was dropped", "connector", m.ID)
 			continue
 		}
 		out = append(out, g)

@@ -183,7 +183,7 @@ func TestGroups(t *testing.T) {
 		"a stranger's platform-admin": {Method{ID: "github", Type: "github"}, "platform-admins", "github:platform-admins"},
 	} {
 		d, _ := newDoor(t, "https://id.example.com", c.m, Method{ID: "corp", Type: "saml"})
-		got := d.groups(&c.m, []string{c.upstream})
+		got := d.groups(t.Context(), &c.m, []string{c.upstream})
 		if want := []string{c.want}; c.want == "" && len(got) != 0 || c.want != "" && !slices.Equal(got, want) {
 			t.Errorf("%s: %q", name, got)
 		}

@@ -70,7 +70,7 @@ func (d *Door) breakGlass(ctx context.Context, m *Method, id connectors.Identity
 	if m.Type != "local" {
 		return false, nil
 	}
-	return d.cfg.Staff(ctx, session.Session{Kind: session.Browser, Connector: m.ID, Username: id.Username, Groups: d.groups(m, id.Groups)}, owner)
+	return d.cfg.Staff(ctx, session.Session{Kind: session.Browser, Connector: m.ID, Username: id.Username, Groups: d.groups(ctx, m, id.Groups)}, owner)
 }
 
 // elsewhere answers a proof by a connector that its owner's domain must not use

@@ -89,10 +89,10 @@ func (h *health) set(ctx context.Context, id string, err error) {
 	if up {
 		name = event.ConnectorUp
 	} else {
-		h.door.cfg.Log.Warn("a connector is unavailable; tried again with back-off", "connector", id, "err", err)
+		h.door.cfg.Log.WarnContext(ctx, "a connector is unavailable; tried again with back-off", "connector", id, "err", err)
 	}
 	if e := h.door.cfg.Events.Record(context.WithoutCancel(ctx), event.Event{Name: name, Connector: id, Target: id}); e != nil {
-		h.door.cfg.Log.Error("an event was not recorded", "event", name, "err", e)
+		h.door.cfg.Log.ErrorContext(ctx, "an event was not recorded", "event", name, "err", e)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -64,7 +63,7 @@ func (l *limits) keys(d *Door, r *http.Request, connector, username string) limi
 		name = after
 	}
 	ip := web.RequestOf(r).IP
-	k := limitKeys{account: d.accountHash(connector, name), address: web.ClientNetwork(ip), network: widerNetwork(ip)}
+	k := limitKeys{account: d.accountHash(connector, name), address: web.ClientNetwork(ip), network: web.WiderNetwork(ip)}
 	k.under = connector + "/" + k.address
 	if dev, ok := d.device(r); ok && slices.Contains(dev.Accounts, k.account) {
 		k.device = dev.ID
@@ -195,19 +194,6 @@ func (l *limits) listen(ctx context.Context, bus store.Bus) {
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
-}
-
-// widerNetwork is the /24 or /48 of an address.
-func widerNetwork(ip netip.Addr) string {
-	bits := 24
-	if ip = ip.Unmap(); ip.Is6() {
-		bits = 48
-	}
-	p, err := ip.Prefix(bits)
-	if err != nil || !p.IsValid() {
-		return "unknown"
-	}
-	return p.String()
 }
 
 // device is what a browser that signed in before can show: sealed, so that

@@ -30,14 +30,14 @@ func (d *Door) signOutUpstream(w http.ResponseWriter, r *http.Request, s session
 	}
 	id := connectors.Identity{Connector: m.ID, Subject: s.Subject, Session: s.Upstream}
 	if kept, err := d.cfg.Sessions.RenewalOf(r.Context(), s); err != nil {
-		d.cfg.Log.Warn("how the upstream knows a session could not be read", "connector", m.ID, "err", err)
+		d.cfg.Log.WarnContext(r.Context(), "how the upstream knows a session could not be read", "connector", m.ID, "err", err)
 	} else {
 		id.Renewal = kept.State // an ID token, by which OpenID providers know whom they sign out
 	}
 	dep, err := lc.BeginLogout(r.Context(), id, d.logoutURL(m.ID))
 	if err != nil {
 		// Signed out here is what was asked first; the page says that the other is not.
-		d.cfg.Log.Warn("the upstream's session was not ended", "connector", m.ID, "err", err)
+		d.cfg.Log.WarnContext(r.Context(), "the upstream's session was not ended", "connector", m.ID, "err", err)
 		return false, nil
 	}
 	switch {
@@ -46,7 +46,7 @@ func (d *Door) signOutUpstream(w http.ResponseWriter, r *http.Request, s session
 	case dep.Request != "":
 		if err := d.logouts.Create(r.Context(), askedID(m, dep.Request), askedLogout{At: d.cfg.Now()}); err != nil {
 			// The upstream's session shall end all the same; its answer will not be believed.
-			d.cfg.Log.Warn("that a logout was asked for could not be kept", "connector", m.ID, "err", err)
+			d.cfg.Log.WarnContext(r.Context(), "that a logout was asked for could not be kept", "connector", m.ID, "err", err)
 		}
 	}
 	switch {
@@ -92,12 +92,12 @@ func (d *Door) Logout(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if errors.Is(err, connectors.ErrNotEnded) {
-		d.cfg.Log.Warn("the upstream's session was not ended", "connector", m.ID, "err", err)
+		d.cfg.Log.WarnContext(r.Context(), "the upstream's session was not ended", "connector", m.ID, "err", err)
 		d.cfg.Edge.Redirect(w, r, "/signed-out?from="+m.ID)
 		return nil
 	}
 	if err != nil {
-		d.cfg.Log.Warn("a logout message was refused", "connector", m.ID, "err", err)
+		d.cfg.Log.WarnContext(r.Context(), "a logout message was refused", "connector", m.ID, "err", err)
 		e := web.Fail(http.StatusBadRequest, "upstream.logout", "error.logout", err)
 		e.Args = map[string]any{"name": m.Name}
 		var fault *connectors.Fault

@@ -44,7 +44,7 @@ func (d *Door) posted(w http.ResponseWriter, r *http.Request, m *Method, sc conn
 	var unasked *connectors.Unsolicited
 	switch {
 	case errors.As(err, &unasked):
-		d.cfg.Log.Info("a sign-in that the upstream began: starting one of ours", "connector", m.ID)
+		d.cfg.Log.InfoContext(r.Context(), "a sign-in that the upstream began: starting one of ours", "connector", m.ID)
 		return d.StartWith(w, r, Start{ReturnTo: unasked.Target, Connector: m.ID})
 	case err != nil:
 		return d.upstreamFailed(w, r, m, attempt{}, err)

@@ -151,7 +151,7 @@ func (d *Door) unavailable(r *http.Request, m *Method, err error) {
 	if r.Context().Err() != nil || errors.Is(err, connectors.ErrBusy) {
 		return
 	}
-	d.cfg.Log.Warn("a connector is unavailable", "connector", m.ID, "err", err)
+	d.cfg.Log.WarnContext(r.Context(), "a connector is unavailable", "connector", m.ID, "err", err)
 	d.health.failed(r.Context(), m.ID, err)
 }
 

@@ -51,7 +51,7 @@ func (d *Door) Renew(ctx context.Context, r session.Renewal) (session.Renewal, e
 			return r, err
 		}
 	}
-	r.Groups = d.groups(m, id.Groups)
+	r.Groups = d.groups(ctx, m, id.Groups)
 	// What was signed in before its domain was told to come another way ends too.
 	if by, _ := d.must(m, []string{id.Email}); by != nil {
 		exempt, err := d.breakGlass(ctx, m, id, user.User{})

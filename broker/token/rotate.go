@@ -25,11 +25,11 @@ func (k *Keyring) Run(ctx context.Context) error {
 		if news == nil {
 			var err error
 			if news, err = k.cfg.Store.Subscribe(ctx, busTopic); err != nil && ctx.Err() == nil {
-				k.cfg.Log.Warn("keys: cannot hear of other replicas' rotations; reading them every minute", "err", err)
+				k.cfg.Log.WarnContext(ctx, "keys: cannot hear of other replicas' rotations; reading them every minute", "err", err)
 			}
 			// What changed before anybody listened was not heard.
 			if err := k.load(ctx); err != nil && ctx.Err() == nil {
-				k.cfg.Log.Error("keys: reload failed", "err", err)
+				k.cfg.Log.ErrorContext(ctx, "keys: reload failed", "err", err)
 			}
 		}
 		select {
@@ -45,14 +45,14 @@ func (k *Keyring) Run(ctx context.Context) error {
 				}
 			}
 			if err := k.load(ctx); err != nil && ctx.Err() == nil {
-				k.cfg.Log.Error("keys: reload failed", "err", err)
+				k.cfg.Log.ErrorContext(ctx, "keys: reload failed", "err", err)
 			}
 		case <-tick.C:
 			if err := k.schedule(ctx); err != nil && ctx.Err() == nil {
-				k.cfg.Log.Error("keys: rotation failed; tried again", "err", err)
+				k.cfg.Log.ErrorContext(ctx, "keys: rotation failed; tried again", "err", err)
 			}
 			if err := k.load(ctx); err != nil && ctx.Err() == nil {
-				k.cfg.Log.Error("keys: reload failed", "err", err)
+				k.cfg.Log.ErrorContext(ctx, "keys: reload failed", "err", err)
 			}
 		}
 	}
@@ -189,7 +189,7 @@ func (k *Keyring) commit(ctx context.Context, alg Alg, rr ringRecord) error {
 		return err
 	}
 	if err := k.cfg.Store.Publish(ctx, busTopic, []byte(alg)); err != nil {
-		k.cfg.Log.Warn("keys: other replicas learn of the change within a minute", "err", err)
+		k.cfg.Log.WarnContext(ctx, "keys: other replicas learn of the change within a minute", "err", err)
 	}
 	return k.load(ctx)
 }

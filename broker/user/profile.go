@@ -20,7 +20,7 @@ const profilesMax = 10_000
 func (d *Directory) tell(ctx context.Context, id string) {
 	if err := d.cfg.Bus.Publish(ctx, topic, news(id)); err != nil {
 		// The store has it; replicas that cannot hear are stale and ask the store.
-		d.cfg.Log.Warn("user: other replicas were not told of a change", "user", id, "err", err)
+		d.cfg.Log.WarnContext(ctx, "user: other replicas were not told of a change", "user", id, "err", err)
 	}
 }
 

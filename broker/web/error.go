@@ -95,7 +95,7 @@ func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
 	if we.Status >= 500 {
 		level = slog.LevelError
 	}
-	e.cfg.Log.LogAttrs(r.Context(), level, "request failed", slog.String("request_id", q.ID), slog.String("ref", q.Ref()),
+	e.cfg.Log.LogAttrs(r.Context(), level, "request failed", slog.String("ref", q.Ref()),
 		slog.Int("status", we.Status), slog.String("code", we.Code), slog.String("path", quote(r.URL.Path)), slog.String("err", quote(we.Error())))
 	h := w.Header()
 	e.base(h, q)
@@ -115,7 +115,7 @@ func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
 		data.Help = e.Text(q.Locale, we.Text+".help", we.Args)
 	}
 	if err := e.Page(w, r, we.Status, "error", data); err != nil {
-		e.cfg.Log.Error("the error page failed", "err", err)
+		e.cfg.Log.ErrorContext(r.Context(), "the error page failed", "err", err)
 		http.Error(w, we.Code+" "+q.Ref(), we.Status)
 	}
 }

@@ -25,6 +25,15 @@ type Request struct {
 	Locale string
 	Theme  string // "", "light" or "dark"
 	Agent  string
+
+	// What answered, for the access log: the label and the pattern of the handler,
+	// or the gateway's route and its path; who asked, once that is known; and
+	// whether the connection became a WebSocket. Written by whoever serves the
+	// request, read when it is over.
+	Handler, Pattern, Route string
+	User, Session           string
+	Switched                bool
+
 	chosen bool // the reader chose Locale
 }
 
@@ -57,6 +66,14 @@ func RequestFrom(ctx context.Context) *Request {
 	return &Request{Locale: "en"}
 }
 
+// RequestID returns the id of the request that a context belongs to, or "".
+func RequestID(ctx context.Context) string {
+	if q, ok := ctx.Value(requestKey{}).(*Request); ok {
+		return q.ID
+	}
+	return ""
+}
+
 // WithRequest makes RequestFrom return q.
 func WithRequest(ctx context.Context, q *Request) context.Context {
 	return context.WithValue(ctx, requestKey{}, q)
@@ -72,11 +89,17 @@ const RequestIDHeader = "X-Gatehouse-Request-Id"
 // panic into an answer.
 func (e *Edge) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
 		q := &Request{ID: rand.Text(), Host: HostName(r.Host), Agent: cutText(r.UserAgent(), 256)}
 		q.IP, q.HTTPS = e.client(r)
 		q.Locale, q.Theme, q.chosen = e.preferences(r)
 		r = r.WithContext(WithRequest(r.Context(), q))
 		w.Header().Set(RequestIDHeader, q.ID)
+		if e.access != nil {
+			c := &counter{ResponseWriter: w}
+			w = c
+			defer func() { e.access.write(r, q, c, time.Since(start)) }()
+		}
 		defer func() {
 			v := recover()
 			if v == nil {
@@ -85,7 +108,7 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 			if v == http.ErrAbortHandler {
 				panic(v)
 			}
-			e.cfg.Log.Error("panic", "request_id", q.ID, "value", quote(fmt.Sprint(v)), "stack", string(debug.Stack()))
+			e.cfg.Log.ErrorContext(r.Context(), "panic", "value", quote(fmt.Sprint(v)), "stack", string(debug.Stack()))
 			e.RenderError(w, r, Fail(http.StatusInternalServerError, "internal", "error.internal", fmt.Errorf("panic: %v", v)))
 		}()
 		if !KnownMethod(r.Method) { // CONNECT and TRACE among them (GW-7)
@@ -217,7 +240,7 @@ func (e *Edge) logRequest(r *http.Request, name string, code int, took time.Dura
 		return
 	}
 	q := RequestOf(r)
-	e.cfg.Log.LogAttrs(r.Context(), level, "request", slog.String("request_id", q.ID), slog.String("handler", name), slog.String("method", r.Method),
+	e.cfg.Log.LogAttrs(r.Context(), level, "request", slog.String("handler", name), slog.String("method", r.Method),
 		slog.Int("status", code), slog.Duration("took", took), slog.String("ip", q.IP.String()))
 }
 
@@ -226,6 +249,19 @@ func cutText(s string, n int) string {
 		s = s[:n]
 	}
 	return strings.ToValidUTF8(s, "")
+}
+
+// WiderNetwork returns the /24 or /48 that an address is in.
+func WiderNetwork(ip netip.Addr) string {
+	bits := 24
+	if ip = ip.Unmap(); ip.Is6() {
+		bits = 48
+	}
+	p, err := ip.Prefix(bits)
+	if err != nil || !p.IsValid() {
+		return "unknown"
+	}
+	return p.String()
 }
 
 // ClientNetwork returns the network of an address for throttling: a host that

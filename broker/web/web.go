@@ -36,6 +36,8 @@ type Config struct {
 	Sealer            *store.Sealer
 	Log               *slog.Logger
 	Now               func() time.Time
+	// Access are the fields of the access log (AccessFields); none: no such log.
+	Access []string
 	// Observe is told of every answer; may be nil.
 	Observe func(handler string, code int, took time.Duration)
 }
@@ -50,6 +52,7 @@ type Edge struct {
 	icons  map[string]template.HTML
 	cross  *http.CrossOriginProtection
 	picked picked
+	access *accessLog // nil: none
 }
 
 // New checks the configuration and parses all templates and texts.
@@ -66,7 +69,7 @@ func New(cfg Config) (*Edge, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, int, time.Duration) {}
 	}
-	e := &Edge{cfg: cfg, secure: cfg.Issuer.Scheme == "https", cross: http.NewCrossOriginProtection()}
+	e := &Edge{cfg: cfg, secure: cfg.Issuer.Scheme == "https", cross: http.NewCrossOriginProtection(), access: newAccessLog(cfg.Log, cfg.Access)}
 	var err error
 	if e.texts, err = loadTexts(cfg.Templates); err != nil {
 		return nil, err
@@ -96,7 +99,9 @@ func (e *Edge) Handle(name string, h Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		rec := &recorder{ResponseWriter: w}
-		e.base(rec.Header(), RequestOf(r))
+		q := RequestOf(r)
+		q.Handler, q.Pattern = name, r.Pattern
+		e.base(rec.Header(), q)
 		if err := h(rec, r); err != nil {
 			e.RenderError(rec, r, err)
 		}

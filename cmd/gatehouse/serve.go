@@ -32,7 +32,8 @@ func (c serveCmd) Run(e env, _ *kong.Kong) error {
 	if err != nil {
 		return err
 	}
-	log, level := broker.NewLeveledLogger(e.stderr, cfg.Log)
+	log, level, flush := broker.NewServerLogger(e.stderr, cfg.Log)
+	defer flush()
 	b, err := broker.New(e.ctx, cfg, broker.Options{Version: version, Log: log, Level: level, SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY"),
 		Load: func() (*config.Config, config.Findings, error) {
 			return config.Load(e.config, config.LoadOptions{Types: broker.Types(), Dev: c.Dev})

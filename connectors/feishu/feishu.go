@@ -117,7 +117,7 @@ func (c *Connector) Finish(ctx context.Context, a connectors.Attempt, secret []b
 	if errors.Is(err, errForbidden) {
 		// Who signed in and of which company is proved; without the address
 		// book there are no departments, and nothing to ask again.
-		c.log.Warn("feishu: the application may not read this entry of the address book: no departments, and a session of 12 hours at most", "connector", c.id, "err", err)
+		c.log.WarnContext(ctx, "feishu: the application may not read this entry of the address book: no departments, and a session of 12 hours at most", "connector", c.id, "err", err)
 		return c.identity(u.TenantKey, u.UnionID, u, appapi.Claims(u.raw)), nil
 	}
 	if err != nil {

@@ -244,6 +244,6 @@ func (c *Connector) revoke(ctx context.Context, token string) {
 		return err
 	}()
 	if err != nil {
-		c.log.Warn("github: a token that is no longer needed was not revoked", "err", err)
+		c.log.WarnContext(ctx, "github: a token that is no longer needed was not revoked", "err", err)
 	}
 }

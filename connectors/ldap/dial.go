@@ -19,7 +19,7 @@ type dialer struct {
 	cfg     *Config
 	id      string
 	log     *slog.Logger
-	clear   func() // told when passwords go unencrypted
+	clear   func(context.Context) // told when passwords go unencrypted
 	mu      sync.Mutex
 	servers []*server
 }
@@ -33,9 +33,12 @@ func newDialer(cfg *Config, id string, log *slog.Logger) (*dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dialer{cfg: cfg, id: id, log: log, servers: servers, clear: sync.OnceFunc(func() {
-		log.Warn("ldap: the directory has no StartTLS; passwords travel unencrypted because of allow_plaintext", "connector", id)
-	})}, nil
+	var said sync.Once
+	return &dialer{cfg: cfg, id: id, log: log, servers: servers, clear: func(ctx context.Context) {
+		said.Do(func() {
+			log.WarnContext(ctx, "ldap: the directory has no StartTLS; passwords travel unencrypted because of allow_plaintext", "connector", id)
+		})
+	}}, nil
 }
 
 // open makes a connection that nobody is bound on.
@@ -44,7 +47,7 @@ func (d *dialer) open(ctx context.Context) (*conn, error) {
 	for _, s := range d.order() {
 		c, err := d.openAt(ctx, s)
 		if err == nil {
-			d.answers(s)
+			d.answers(ctx, s)
 			return c, nil
 		}
 		if all == nil {
@@ -55,7 +58,7 @@ func (d *dialer) open(ctx context.Context) (*conn, error) {
 		if ctx.Err() != nil { // the caller's time is over, which says nothing about the server
 			break
 		}
-		d.failed(s, err)
+		d.failed(ctx, s, err)
 	}
 	return nil, all
 }
@@ -67,7 +70,7 @@ func (d *dialer) openAt(ctx context.Context, s *server) (*conn, error) {
 		// Only a directory that says that it has no StartTLS is spoken to in
 		// clear: a failed handshake is never a reason. The library ends the old
 		// connection's reader with the refusal, so that it takes a new one.
-		d.clear()
+		d.clear(ctx)
 		c, err = d.connect(ctx, s, false)
 	}
 	switch {

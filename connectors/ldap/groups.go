@@ -65,7 +65,7 @@ func (c *Connector) groupsOf(ctx context.Context, e *entry) ([]string, error) {
 		switch {
 		case g.name == "":
 		case len(dns[fold(g.name)]) > 1:
-			c.log.Warn("ldap: two groups have one name, neither counts; groups.name: dn tells them apart", "connector", c.id, "group", g.name)
+			c.log.WarnContext(ctx, "ldap: two groups have one name, neither counts; groups.name: dn tells them apart", "connector", c.id, "group", g.name)
 		default:
 			names = append(names, g.name)
 		}
@@ -100,7 +100,7 @@ func (c *Connector) walk(ctx context.Context, cn *conn, e *entry) (map[string]gr
 	members, username := []string{e.dn}, e.username
 	for depth := 0; len(members) > 0; depth++ {
 		if depth == maxDepth {
-			c.log.Warn("ldap: groups are nested too deeply; what lies above is left out", "connector", c.id, "subject", e.subject, "depth", maxDepth)
+			c.log.WarnContext(ctx, "ldap: groups are nested too deeply; what lies above is left out", "connector", c.id, "subject", e.subject, "depth", maxDepth)
 			break
 		}
 		var next []string

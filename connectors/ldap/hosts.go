@@ -73,7 +73,7 @@ func (d *dialer) order() []*server {
 
 // failed sets a server aside until look finds it answering again, and reports
 // whether another one is left.
-func (d *dialer) failed(s *server, err error) (another bool) {
+func (d *dialer) failed(ctx context.Context, s *server, err error) (another bool) {
 	d.mu.Lock()
 	was := s.down
 	s.down = true
@@ -82,18 +82,18 @@ func (d *dialer) failed(s *server, err error) (another bool) {
 	}
 	d.mu.Unlock()
 	if !was && len(d.servers) > 1 {
-		d.log.Warn("ldap: a server of the directory does not answer; the others are asked", "connector", d.id, "server", s.address, "err", err)
+		d.log.WarnContext(ctx, "ldap: a server of the directory does not answer; the others are asked", "connector", d.id, "server", s.address, "err", err)
 	}
 	return another
 }
 
-func (d *dialer) answers(s *server) {
+func (d *dialer) answers(ctx context.Context, s *server) {
 	d.mu.Lock()
 	was := s.down
 	s.down = false
 	d.mu.Unlock()
 	if was && len(d.servers) > 1 {
-		d.log.Info("ldap: a server of the directory answers again", "connector", d.id, "server", s.address)
+		d.log.InfoContext(ctx, "ldap: a server of the directory answers again", "connector", d.id, "server", s.address)
 	}
 }
 
@@ -117,9 +117,9 @@ func (d *dialer) look(ctx context.Context) {
 			switch {
 			case ctx.Err() != nil:
 			case err != nil:
-				d.failed(s, err)
+				d.failed(ctx, s, err)
 			default:
-				d.answers(s)
+				d.answers(ctx, s)
 			}
 		})
 	}

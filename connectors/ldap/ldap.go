@@ -159,7 +159,7 @@ func (c *Connector) one(ctx context.Context, filter string) (e *entry, err error
 		switch {
 		case goldap.IsErrorWithCode(err, goldap.LDAPResultSizeLimitExceeded), errors.Is(err, goldap.ErrSizeLimitExceeded):
 			// The latter of a directory that goes on beyond what was asked for.
-			c.log.Warn("ldap: a search for one person finds several entries; nobody can sign in with that name", "connector", c.id)
+			c.log.WarnContext(ctx, "ldap: a search for one person finds several entries; nobody can sign in with that name", "connector", c.id)
 			return errNobody
 		case err != nil:
 			// Also noSuchObject: the place to search is gone, not the person.
@@ -167,14 +167,14 @@ func (c *Connector) one(ctx context.Context, filter string) (e *entry, err error
 		case len(res.Entries) == 0:
 			return errNobody
 		case len(res.Entries) > 1:
-			c.log.Warn("ldap: a search for one person finds several entries; nobody can sign in with that name", "connector", c.id)
+			c.log.WarnContext(ctx, "ldap: a search for one person finds several entries; nobody can sign in with that name", "connector", c.id)
 			return errNobody
 		}
 		e = c.entry(res.Entries[0])
 		return nil
 	})
 	if err == nil && !bindable(e.dn) {
-		c.log.Warn("ldap: an entry has a name that cannot be bound as", "connector", c.id)
+		c.log.WarnContext(ctx, "ldap: an entry has a name that cannot be bound as", "connector", c.id)
 		return nil, errNobody
 	}
 	return e, err
@@ -203,7 +203,7 @@ func (c *Connector) prove(ctx context.Context, e *entry, password string) (ppoli
 		case policy.fault == policyLocked:
 			code = codeLocked
 		}
-		c.log.Info("ldap: bind refused", "connector", c.id, "subject", e.subject, "data", data, "reason", code, "error", summary(err))
+		c.log.InfoContext(ctx, "ldap: bind refused", "connector", c.id, "subject", e.subject, "data", data, "reason", code, "error", summary(err))
 		return policy, c.refuse(code, err)
 	}
 	return policy, unavailable("bind", err)
@@ -238,7 +238,7 @@ func (c *Connector) bindAs(ctx context.Context, dn, password string) (*goldap.Si
 	if err != nil && ctx.Err() == nil {
 		// The next one is asked elsewhere. This one is not tried again: the
 		// directory may have counted it (docs/security.md LD-9).
-		c.pool.leave(cn, err)
+		c.pool.leave(ctx, cn, err)
 	}
 	return res, err
 }

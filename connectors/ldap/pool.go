@@ -58,7 +58,7 @@ func (p *pool) do(ctx context.Context, f func(*conn) error) error {
 		// What was slow is not tried again with the same server: it would be slow
 		// again.
 		if again && !(reused && c.broken && time.Since(start) < healthLimit) {
-			again = p.leave(c, err)
+			again = p.leave(ctx, c, err)
 		}
 		p.put(c)
 		if !again {
@@ -127,7 +127,7 @@ func (p *pool) open(ctx context.Context) (*conn, error) {
 			return c, nil
 		}
 		c.close()
-		if ctx.Err() != nil || !p.leave(c, err) {
+		if ctx.Err() != nil || !p.leave(ctx, c, err) {
 			return nil, err
 		}
 	}
@@ -158,8 +158,8 @@ func (p *pool) introduce(ctx context.Context, c *conn) error {
 
 // leave sets the server of a connection aside if that did not answer, and
 // reports whether to ask another one.
-func (p *pool) leave(c *conn, err error) bool {
-	if !c.broken && !overloaded(err) || !p.dial.failed(c.server, err) {
+func (p *pool) leave(ctx context.Context, c *conn, err error) bool {
+	if !c.broken && !overloaded(err) || !p.dial.failed(ctx, c.server, err) {
 		return false
 	}
 	c.broken = true

@@ -100,7 +100,7 @@ func (k *keys) ask(ctx context.Context, address string) ([]jose.JSONWebKey, erro
 		k.failed = k.c.now()
 	}
 	if old != nil {
-		k.c.log.Warn("oidc: the provider's keys were not renewed; the last ones are used", "err", err)
+		k.c.log.WarnContext(ctx, "oidc: the provider's keys were not renewed; the last ones are used", "err", err)
 		return old, nil
 	}
 	return nil, fmt.Errorf("oidc: keys: %w", err)

@@ -99,7 +99,7 @@ func (l *lazy) get(ctx context.Context, c *Connector) (*provider, error) {
 	}
 	p, err = l.ask(ctx, c)
 	if err != nil && old != nil {
-		c.log.Warn("oidc: the discovery document was not renewed; the last one is used", "err", err)
+		c.log.WarnContext(ctx, "oidc: the discovery document was not renewed; the last one is used", "err", err)
 		return old, nil
 	}
 	return p, err

@@ -2,6 +2,7 @@ package saml
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -93,7 +94,7 @@ func (a attributes) first(configured string, known []string) string {
 }
 
 // identity is what the assertion says about the person.
-func (c *Connector) identity(a *assertionXML, p *provider) (connectors.Identity, error) {
+func (c *Connector) identity(ctx context.Context, a *assertionXML, p *provider) (connectors.Identity, error) {
 	at, err := readAttributes(a)
 	if err != nil {
 		return connectors.Identity{}, err
@@ -133,7 +134,7 @@ func (c *Connector) identity(a *assertionXML, p *provider) (connectors.Identity,
 		}
 	}
 	if id.Groups == nil && (at.names[groupsLink] != "" || at.names[strings.ToLower(claimsMS+"groups.link")] != "") {
-		c.log.Warn("saml: Entra ID sent a link instead of groups, as it does above 150; have it send only the groups assigned to the application")
+		c.log.WarnContext(ctx, "saml: Entra ID sent a link instead of groups, as it does above 150; have it send only the groups assigned to the application")
 	}
 	c.session(&id, a, name)
 	return id, nil

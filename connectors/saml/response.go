@@ -268,7 +268,7 @@ func (c *Connector) Finish(ctx context.Context, a connectors.Attempt, sealed []b
 	if err != nil {
 		return connectors.Identity{}, fault(faultAnswer, err)
 	}
-	id, err := c.identity(as, p)
+	id, err := c.identity(ctx, as, p)
 	if err != nil {
 		return connectors.Identity{}, fault(faultAnswer, err)
 	}

@@ -83,7 +83,7 @@ func (c *Connector) Check(ctx context.Context) error {
 			if c.source.usable() == nil {
 				return err
 			}
-			c.log.Warn("saml: the metadata was not read again; the copy from before stays in use", "err", err)
+			c.log.WarnContext(ctx, "saml: the metadata was not read again; the copy from before stays in use", "err", err)
 		}
 	}
 	p, err := c.source.get(ctx)

@@ -101,7 +101,7 @@ func (s *source) hurry(ctx context.Context, known *provider) bool {
 		return s.usable() != known
 	}
 	if err := s.refresh(ctx); err != nil {
-		s.log.Warn("saml: the metadata was not read again", "err", err)
+		s.log.WarnContext(ctx, "saml: the metadata was not read again", "err", err)
 	}
 	return s.usable() != known
 }

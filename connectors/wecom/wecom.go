@@ -155,7 +155,7 @@ func (c *Connector) member(ctx context.Context, userID string) (member, error) {
 		return err
 	})
 	if errors.Is(err, errForbidden) {
-		c.log.Warn("wecom: the application may not read the address book: no departments", "connector", c.id, "err", err)
+		c.log.WarnContext(ctx, "wecom: the application may not read the address book: no departments", "connector", c.id, "err", err)
 		return member{}, nil
 	}
 	switch {

@@ -50,7 +50,7 @@ type Config struct {
 	// Random is in [0, 1), for the jitter of health checks.
 	Random func() float64
 	// Changed is told when a server is taken out or comes back; may be nil.
-	Changed func(server string, up bool, why string)
+	Changed func(ctx context.Context, server string, up bool, why string)
 }
 
 // Group shares requests among servers.
@@ -83,7 +83,7 @@ func New(cfg Config) (*Group, error) {
 		cfg.Blame = func(ctx context.Context, _ error) bool { return ctx.Err() == nil }
 	}
 	if cfg.Changed == nil {
-		cfg.Changed = func(string, bool, string) {}
+		cfg.Changed = func(context.Context, string, bool, string) {}
 	}
 	cfg.Health = cfg.Health.withDefaults()
 	g := &Group{cfg: cfg}
@@ -133,10 +133,10 @@ type Attempt struct {
 func (a Attempt) URL() *url.URL { return a.m.url }
 
 // Worked says that the server answered.
-func (a Attempt) Worked() { a.g.worked(a.m) }
+func (a Attempt) Worked(ctx context.Context) { a.g.worked(ctx, a.m) }
 
 // Failed says that it did not, or that what it said means so.
-func (a Attempt) Failed(why string) { a.g.failed(a.m, a.trial, why) }
+func (a Attempt) Failed(ctx context.Context, why string) { a.g.failed(ctx, a.m, a.trial, why) }
 
 // Dropped says that nothing was learnt of the server.
 func (a Attempt) Dropped() { a.m.health.dropped(a.trial) }

@@ -188,7 +188,7 @@ func TestSticky(t *testing.T) {
 			if !ok {
 				t.Fatal("none")
 			}
-			a.Worked()
+			a.Worked(t.Context())
 			a.Release()
 			out[key] = a.URL().Host
 		}
@@ -206,7 +206,7 @@ func TestSticky(t *testing.T) {
 		t.Errorf("400 sessions are shared as %v", n)
 	}
 	for range ejectAfter {
-		g.failed(g.members[0], false, "test")
+		g.failed(t.Context(), g.members[0], false, "test")
 	}
 	moved := 0
 	for key, host := range where() {
@@ -252,7 +252,7 @@ func BenchmarkBegin(b *testing.B) {
 				if !ok {
 					b.Fatal("none")
 				}
-				a.Worked()
+				a.Worked(b.Context())
 				a.Release()
 			}
 		})

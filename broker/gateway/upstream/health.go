@@ -131,7 +131,7 @@ func (h *health) state() (known, up bool) {
 }
 
 // worked notes a good answer; of a server without trouble nothing is written.
-func (g *Group) worked(m *Member) {
+func (g *Group) worked(ctx context.Context, m *Member) {
 	h := &m.health
 	if !h.known.Load() {
 		h.known.Store(true)
@@ -145,11 +145,11 @@ func (g *Group) worked(m *Member) {
 	h.troubled.Store(false)
 	h.mu.Unlock()
 	if back {
-		g.cfg.Changed(m.url.Host, true, "it answered")
+		g.cfg.Changed(ctx, m.url.Host, true, "it answered")
 	}
 }
 
-func (g *Group) failed(m *Member, trial bool, why string) {
+func (g *Group) failed(ctx context.Context, m *Member, trial bool, why string) {
 	h := &m.health
 	h.known.Store(true)
 	h.mu.Lock()
@@ -167,7 +167,7 @@ func (g *Group) failed(m *Member, trial bool, why string) {
 	pause := min(ejectFor<<min(h.ejected, 10), ejectAtMost)
 	h.failures, h.until = 0, g.cfg.Now().Add(pause)
 	if h.ejected++; !trial {
-		g.cfg.Changed(m.url.Host, false, fmt.Sprintf("%d failures in a row, the last: %s", ejectAfter, why))
+		g.cfg.Changed(ctx, m.url.Host, false, fmt.Sprintf("%d failures in a row, the last: %s", ejectAfter, why))
 	}
 }
 
@@ -210,10 +210,10 @@ func (g *Group) watch(ctx context.Context, m *Member) {
 		switch down := m.health.down.Load(); {
 		case down && good >= g.cfg.Health.Healthy:
 			m.health.down.Store(false)
-			g.cfg.Changed(m.url.Host, true, "its health check is good again")
+			g.cfg.Changed(ctx, m.url.Host, true, "its health check is good again")
 		case !down && err != nil && (first || bad >= g.cfg.Health.Unhealthy):
 			m.health.down.Store(true)
-			g.cfg.Changed(m.url.Host, false, "its health check failed: "+err.Error())
+			g.cfg.Changed(ctx, m.url.Host, false, "its health check failed: "+err.Error())
 		}
 		wait = time.Duration(float64(g.cfg.Health.Every) * (1 + checkJitter*(g.cfg.Random()-0.5)))
 	}

@@ -17,7 +17,7 @@ import (
 func TestEjection(t *testing.T) {
 	var changes []string
 	g, s, c := group(t, func(c *Config) {
-		c.Changed = func(server string, up bool, why string) {
+		c.Changed = func(ctx context.Context, server string, up bool, why string) {
 			changes = append(changes, server+map[bool]string{true: " up", false: " down"}[up])
 		}
 	}, 1, 1)
@@ -60,10 +60,10 @@ func TestEjection(t *testing.T) {
 	// Good answers in between begin the count anew.
 	s.set("a", status(502))
 	for range ejectAfter - 1 {
-		g.failed(g.members[0], false, "test")
+		g.failed(t.Context(), g.members[0], false, "test")
 	}
-	g.worked(g.members[0])
-	g.failed(g.members[0], false, "test")
+	g.worked(t.Context(), g.members[0])
+	g.failed(t.Context(), g.members[0], false, "test")
 	if known, up := g.members[0].health.state(); !known || !up {
 		t.Error("a is out after failures that were not in a row")
 	}
@@ -74,7 +74,7 @@ func TestEjection(t *testing.T) {
 func TestOneTrial(t *testing.T) {
 	g, _, c := group(t, nil, 1, 1)
 	for range ejectAfter {
-		g.failed(g.members[0], false, "test")
+		g.failed(t.Context(), g.members[0], false, "test")
 	}
 	c.t = c.t.Add(ejectFor)
 	trial := func() (Attempt, bool) {
@@ -133,7 +133,7 @@ func TestAllDown(t *testing.T) {
 	for _, m := range g.members {
 		m.health.down.Store(false)
 		for range ejectAfter {
-			g.failed(m, false, "test")
+			g.failed(t.Context(), m, false, "test")
 		}
 	}
 	if code, err := send(t, g, "POST", nil); err != nil || code != 200 || len(s.took()) != 2 {

@@ -32,7 +32,7 @@ func (g *Group) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		resp, err := g.cfg.Transport.RoundTrip(toward(req, a))
 		if err == nil {
-			a.Judge(resp.StatusCode)
+			a.Judge(req.Context(), resp.StatusCode)
 			resp.Body = &openBody{ReadCloser: resp.Body, release: a.Release}
 			return resp, nil
 		}
@@ -41,7 +41,7 @@ func (g *Group) RoundTrip(req *http.Request) (*http.Response, error) {
 			a.Dropped()
 			return nil, err
 		}
-		a.Failed(err.Error())
+		a.Failed(req.Context(), err.Error())
 		tried.Add(a)
 		if n == MaxRetries || n+1 == len(g.members) || !Repeatable(req) || !Unheard(err) || !g.mayRetry() {
 			return nil, err
@@ -75,12 +75,12 @@ func toward(req *http.Request, a Attempt) *http.Request {
 // Judge counts the status of an answer: one that a proxy or a server gives when
 // it cannot serve is a failure. A 500 is none: it is about the request, and
 // whoever can cause one could take out all servers.
-func (a Attempt) Judge(status int) {
+func (a Attempt) Judge(ctx context.Context, status int) {
 	switch status {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		a.Failed(fmt.Sprintf("status %d", status))
+		a.Failed(ctx, fmt.Sprintf("status %d", status))
 	default:
-		a.Worked()
+		a.Worked(ctx)
 	}
 }
 

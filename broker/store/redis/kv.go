@@ -277,7 +277,7 @@ func (s *Store) dropHints(ctx context.Context, key, kindPart string, ids []strin
 		members[i] = id
 	}
 	if err := s.c.ZRem(ctx, key, members...).Err(); err != nil && ctx.Err() == nil {
-		s.cfg.Log.Debug("redis: dangling index entries stay", "error", s.target.scrub(err.Error()))
+		s.cfg.Log.DebugContext(ctx, "redis: dangling index entries stay", "error", s.target.scrub(err.Error()))
 	}
 	// Also when the removal failed: it may have happened, with its reply lost.
 	there := make([]*goredis.BoolCmd, len(ids))

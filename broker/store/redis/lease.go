@@ -92,7 +92,7 @@ func (l *lease) keep(held context.Context) {
 	ctx, done := context.WithTimeout(context.Background(), releaseTime)
 	defer done()
 	if _, err := l.s.script(ctx, releaseScript, releaseText, l.key, l.token); err != nil {
-		l.s.cfg.Log.Debug("redis: a lease was not given back and ends by itself", "error", l.s.target.scrub(err.Error()))
+		l.s.cfg.Log.DebugContext(held, "redis: a lease was not given back and ends by itself", "error", l.s.target.scrub(err.Error()))
 	}
 }
 
