@@ -66,8 +66,11 @@ type Broker struct {
 	metrics  *metrics
 	current  atomic.Pointer[serving]
 	reloads  reloads
-	operator string       // data/admin.token
-	demo     net.Listener // of the demo upstream; nil without --dev
+	// archiveLag is the age of the oldest record that no archive has; nil, or not
+	// ok, where nothing is archived.
+	archiveLag func() (lag time.Duration, ok bool)
+	operator   string       // data/admin.token
+	demo       net.Listener // of the demo upstream; nil without --dev
 
 	// Notes are what a start should say: a key that was made, for example.
 	Notes []string

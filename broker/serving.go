@@ -72,6 +72,14 @@ func (b *Broker) use(s *serving) {
 	if b.opts.Level != nil {
 		b.opts.Level.Set(level(s.cfg.Log))
 	}
+	var ids, routes []string
+	for _, m := range s.methods {
+		ids = append(ids, m.ID)
+	}
+	for _, r := range s.cfg.Routes {
+		routes = append(routes, r.Name)
+	}
+	b.metrics.expect(ids, routes)
 	b.current.Store(s)
 	s.gateway.Use()
 }
