@@ -10,6 +10,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/policy"
+	"github.com/remotegpu/gatehouse/broker/tracing"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -17,7 +18,12 @@ import (
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	pg := &passage{answer: answer{ResponseWriter: w}}
-	defer func() { g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start)) }()
+	defer func() {
+		g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start))
+		if span := web.RequestOf(r).Span; span.On() {
+			pg.describe(span, r.Method)
+		}
+	}()
 	if err := g.serve(pg, r); err != nil {
 		g.cfg.Edge.RenderError(&pg.answer, r, err)
 	}
@@ -36,6 +42,7 @@ type passage struct {
 	host   string   // without port
 	label  string   // its first, which {node} stands for
 	own    string   // what else than a route answered, for metrics
+	span   tracing.Span
 }
 
 type passageKey struct{}
@@ -101,7 +108,8 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 		pg.idle = newIdle(after, r.ContentLength != 0, func() { cancel(errIdle) })
 		defer pg.idle.stop()
 	}
-	pg.Context = ctx
+	pg.Context = pg.trace(ctx, q.Span)
+	defer func() { pg.traced(pg.answer.code(), nil) }() // an upstream that breaks off is a panic
 	g.forward(w, r.WithContext(pg), pg)
 	return nil
 }
