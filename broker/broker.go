@@ -20,9 +20,11 @@ import (
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/logging"
+	"github.com/remotegpu/gatehouse/broker/sentry"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/tracing"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/config"
 )
@@ -65,10 +67,15 @@ type Broker struct {
 	accounts *user.ServiceAccounts
 	apiKeys  *apikey.Registry
 	metrics  *metrics
+	sentry   *sentry.Client  // nil without sentry.dsn
+	tracer   *tracing.Tracer // nil where nothing is traced
 	current  atomic.Pointer[serving]
 	reloads  reloads
-	operator string       // data/admin.token
-	demo     net.Listener // of the demo upstream; nil without --dev
+	// archiveLag is the age of the oldest record that no archive has; nil, or not
+	// ok, where nothing is archived.
+	archiveLag func() (lag time.Duration, ok bool)
+	operator   string       // data/admin.token
+	demo       net.Listener // of the demo upstream; nil without --dev
 
 	// Notes are what a start should say: a key that was made, for example.
 	Notes []string
@@ -88,6 +95,9 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 			b.Close()
 		}
 	}()
+	if err := b.openTelemetry(); err != nil {
+		return nil, err
+	}
 	if b.sealer, err = b.openSealer(); err != nil {
 		return nil, err
 	}
@@ -100,7 +110,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if opts.Store != nil {
 		b.store = opts.Store(b.store)
 	}
-	b.store = store.Instrument(b.store, b.metrics.storeOperation)
+	b.store = b.traced(store.Instrument(b.store, b.metrics.storeOperation))
 	if cfg.Dev {
 		if err := b.startDemo(); err != nil {
 			return nil, err
@@ -251,6 +261,7 @@ func (b *Broker) Close() {
 	if b.store != nil {
 		b.store.Close()
 	}
+	b.closeTelemetry()
 }
 
 func hostOnly(issuer string) string {

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"runtime"
 	"strconv"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/remotegpu/gatehouse/broker/event"
-	"github.com/remotegpu/gatehouse/broker/token"
 )
 
 // metrics are Prometheus metrics whose labels are few and known beforehand:
@@ -27,6 +25,7 @@ type metrics struct {
 	routed      *prometheus.HistogramVec
 	store       *prometheus.HistogramVec
 	events      *prometheus.CounterVec
+	notices     *prometheus.CounterVec
 }
 
 func newMetrics(version string) *metrics {
@@ -51,6 +50,10 @@ func newMetrics(version string) *metrics {
 	m.routed = histogram("gateway_request_duration_seconds", "Time of requests through the gateway, by route.", buckets, "route")
 	m.store = histogram("store_operation_duration_seconds", "Time of operations of the store.", []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .1, .5, 1, 5}, "op")
 	m.events = counter("events_total", "Events recorded, by name.", "event")
+	m.notices = counter("notifications_total", "Notifications, by channel and what came of them.", "channel", "result")
+	for _, name := range event.All() { // a counter that is not there yet has no increase
+		m.events.WithLabelValues(string(name))
+	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gatehouse_build_info", Help: "1, with the version."}, []string{"version", "go"})
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 	m.registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -94,87 +97,23 @@ func (m *metrics) event(e event.Event) {
 	}
 }
 
+// expect makes the series of what a configuration names begin at 0, so that the
+// first of them counts as an increase.
+func (m *metrics) expect(connectors, routes []string) {
+	for _, id := range connectors {
+		for _, result := range []string{"succeeded", "failed", "lockout"} {
+			m.signins.WithLabelValues(id, result)
+		}
+	}
+	for _, name := range routes {
+		m.routed.WithLabelValues(name)
+	}
+}
+
 // status is a bounded label: what an upstream may answer is 100 to 599.
 func status(code int) string {
 	if code < 100 || code > 599 {
 		return "other"
 	}
 	return strconv.Itoa(code)
-}
-
-// states are metrics that are read when somebody asks.
-type states struct {
-	b                             *Broker
-	sessions, keyAge              *prometheus.Desc
-	connector, upstreams, sockets *prometheus.Desc
-}
-
-func newStates(b *Broker) *states {
-	d := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("gatehouse_"+name, help, labels, nil)
-	}
-	return &states{b: b,
-		sessions:  d("sessions_active", "Sessions in use at this replica."),
-		keyAge:    d("signing_key_age_seconds", "Age of the oldest signing key that is in use."),
-		connector: d("connector_up", "1 while the connector can be reached.", "connector"),
-		upstreams: d("gateway_upstream_up", "1 while the upstream of a route answered when it was last asked.", "route", "upstream"),
-		sockets:   d("gateway_websockets_open", "WebSockets that are open.", "route"),
-	}
-}
-
-// Describe names the metrics.
-func (s *states) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.sessions, s.keyAge, s.connector, s.upstreams, s.sockets} {
-		ch <- d
-	}
-}
-
-// Collect reads them.
-func (s *states) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	gauge(s.sessions, float64(s.b.sessions.Cached()))
-	if age, ok := s.b.keyAge(); ok {
-		gauge(s.keyAge, age.Seconds())
-	}
-	for _, c := range s.b.current.Load().door.States() {
-		if c.Served {
-			gauge(s.connector, bit(c.Up), c.ID)
-		}
-	}
-	for _, r := range s.b.current.Load().gateway.States() {
-		gauge(s.sockets, float64(r.Sockets), r.Route)
-		if r.Upstream != "" && r.Known {
-			gauge(s.upstreams, bit(r.Up), r.Route, r.Upstream)
-		}
-		for _, u := range r.Servers {
-			if u.Known {
-				gauge(s.upstreams, bit(u.Up), r.Route, u.Server)
-			}
-		}
-	}
-}
-
-// keyAge is the age of the oldest key that signs.
-func (b *Broker) keyAge() (time.Duration, bool) {
-	ks, err := b.keys.Keys(context.Background())
-	if err != nil {
-		return 0, false
-	}
-	var oldest time.Duration
-	found := false
-	for _, k := range ks {
-		if k.State == token.Current {
-			oldest, found = max(oldest, b.now().Sub(k.From)), true
-		}
-	}
-	return oldest, found
-}
-
-func bit(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -67,21 +67,10 @@ type connector struct {
 // readyz is on the private listener: can this replica serve? A connector that is
 // down degrades it and no more.
 func (b *serving) readyz(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-	defer cancel()
-	out := ready{Ready: true, Version: b.opts.Version, Connectors: []connector{}}
-	start := time.Now()
-	warnings, err := b.store.Check(ctx)
-	out.Checks = append(out.Checks, readyCheck{"store", err == nil, float64(time.Since(start).Microseconds()) / 1000, warnings})
-	start = time.Now()
-	_, _, _, kerr := b.keys.JWKS(ctx)
-	out.Checks = append(out.Checks, readyCheck{"keys", kerr == nil, float64(time.Since(start).Microseconds()) / 1000, nil})
-	for _, s := range b.door.States() {
-		out.Connectors = append(out.Connectors, connector{s.ID, s.Served, s.Up, s.Since.UTC(), s.Reason})
-	}
+	out := b.readiness(r.Context())
 	code := http.StatusOK
-	if err != nil || kerr != nil {
-		out.Ready, code = false, http.StatusServiceUnavailable
+	if !out.Ready {
+		code = http.StatusServiceUnavailable
 	}
 	if strings.Contains(r.Header.Get("Accept"), "application/json") {
 		return b.edge.JSON(w, code, out)
@@ -106,4 +95,22 @@ func (b *serving) readyz(w http.ResponseWriter, r *http.Request) error {
 		_, _ = io.WriteString(w, "connector "+c.ID+" "+state+"\n")
 	}
 	return nil
+}
+
+// readiness asks what this replica cannot serve without.
+func (b *serving) readiness(ctx context.Context) ready {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	out := ready{Ready: true, Version: b.opts.Version, Connectors: []connector{}}
+	start := time.Now()
+	warnings, err := b.store.Check(ctx)
+	out.Checks = append(out.Checks, readyCheck{"store", err == nil, float64(time.Since(start).Microseconds()) / 1000, warnings})
+	start = time.Now()
+	_, _, _, kerr := b.keys.JWKS(ctx)
+	out.Checks = append(out.Checks, readyCheck{"keys", kerr == nil, float64(time.Since(start).Microseconds()) / 1000, nil})
+	for _, s := range b.door.States() {
+		out.Connectors = append(out.Connectors, connector{s.ID, s.Served, s.Up, s.Since.UTC(), s.Reason})
+	}
+	out.Ready = err == nil && kerr == nil
+	return out
 }

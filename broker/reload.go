@@ -100,7 +100,7 @@ func (b *Broker) reloadOnce() (Reloaded, error) {
 func pin(cfg, start *config.Config) []string {
 	var out []string
 	to, from := reflect.ValueOf(cfg).Elem(), reflect.ValueOf(start).Elem()
-	for _, name := range []string{"Issuer", "Listen", "GatewayListen", "AdminListen", "TLS", "DataDir", "Store", "SecretKeyFile", "Keys", "Dev"} {
+	for _, name := range []string{"Issuer", "Listen", "GatewayListen", "AdminListen", "TLS", "DataDir", "Store", "SecretKeyFile", "Keys", "Sentry", "Tracing", "Dev"} {
 		a, b := to.FieldByName(name), from.FieldByName(name)
 		if !reflect.DeepEqual(a.Interface(), b.Interface()) {
 			f, _ := to.Type().FieldByName(name)
@@ -165,15 +165,17 @@ func clip(s string) string {
 	return s
 }
 
-// runDoors runs the jobs of the door that serves, whichever it is, until ctx
-// ends. Those of one that was replaced end at once.
+// runDoors runs the jobs of the configuration that serves, whichever it is, until
+// ctx ends: the door's, and the pushes to Uptime Kuma. Those of one that was
+// replaced end at once.
 func (b *Broker) runDoors(ctx context.Context) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for {
-		door := b.current.Load().door
+		now := b.current.Load()
 		running, stop := context.WithCancel(ctx)
-		all.Go(func() { _ = door.Run(running) }) // returns nil
+		all.Go(func() { _ = now.door.Run(running) }) // returns nil
+		all.Go(func() { now.kuma.Run(running) })
 		select {
 		case <-ctx.Done():
 			stop()

@@ -13,6 +13,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/portal"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/signin"
+	"github.com/remotegpu/gatehouse/broker/uptimekuma"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
 	"github.com/remotegpu/gatehouse/config"
@@ -32,6 +33,7 @@ type serving struct {
 	issuer  *issuer.Issuer
 	gateway *gateway.Gateway
 	portal  *portal.Portal
+	kuma    *uptimekuma.Pusher // nil without uptime_kuma.push_url
 	public  http.Handler
 	private http.Handler
 	// networks are consoles.networks.
@@ -47,6 +49,9 @@ func (b *Broker) build(cfg *config.Config, before *serving) (*serving, error) {
 		return nil, err
 	}
 	if err := s.doors(before); err != nil {
+		return nil, err
+	}
+	if s.kuma, err = s.openKuma(); err != nil {
 		return nil, err
 	}
 	if s.public, err = s.publicHandler(); err != nil {
@@ -72,6 +77,14 @@ func (b *Broker) use(s *serving) {
 	if b.opts.Level != nil {
 		b.opts.Level.Set(level(s.cfg.Log))
 	}
+	var ids, routes []string
+	for _, m := range s.methods {
+		ids = append(ids, m.ID)
+	}
+	for _, r := range s.cfg.Routes {
+		routes = append(routes, r.Name)
+	}
+	b.metrics.expect(ids, routes)
 	b.current.Store(s)
 	s.gateway.Use()
 }
@@ -109,7 +122,7 @@ func (b *serving) doors(before *serving) (err error) {
 	}
 	if b.edge, err = web.New(web.Config{
 		Issuer: iss, TrustedProxies: proxies, DefaultLocale: cfg.DefaultLocale, Brand: cfg.Brand, Support: cfg.Support, TimeZone: zone,
-		Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(),
+		Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer,
 	}); err != nil {
 		return err
 	}

@@ -22,9 +22,12 @@ import (
 	"github.com/remotegpu/gatehouse/broker/portal"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/redact"
+	"github.com/remotegpu/gatehouse/broker/sentry"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/signin"
 	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/tracing"
+	"github.com/remotegpu/gatehouse/broker/uptimekuma"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
@@ -79,12 +82,12 @@ type Config struct {
 	Audit              event.AuditConfig         `yaml:"audit,later"`
 	StorageCredentials []objectstore.Credentials `yaml:"storage_credentials,later"`
 
-	Outgoing   OutgoingConfig   `yaml:"outgoing"`
-	Sentry     SentryConfig     `yaml:"sentry,later"`
-	UptimeKuma UptimeKumaConfig `yaml:"uptime_kuma,later"`
-	Tracing    TracingConfig    `yaml:"tracing,later"`
-	Log        LogConfig        `yaml:"log"`
-	Debug      bool             `yaml:"debug"` // pprof on admin_listen
+	Outgoing   OutgoingConfig    `yaml:"outgoing"`
+	Sentry     sentry.Config     `yaml:"sentry"`
+	UptimeKuma uptimekuma.Config `yaml:"uptime_kuma"`
+	Tracing    tracing.Config    `yaml:"tracing"`
+	Log        LogConfig         `yaml:"log"`
+	Debug      bool              `yaml:"debug"` // pprof on admin_listen
 
 	// Dev is set by `serve --dev` alone.
 	Dev bool `yaml:"-"`
@@ -102,30 +105,6 @@ type OutgoingConfig struct {
 	Proxy          string   `yaml:"proxy"`
 	CAFile         string   `yaml:"ca_file"`
 	ProxyUntrusted bool     `yaml:"proxy_untrusted"`
-}
-
-// SentryConfig is the `sentry` section.
-type SentryConfig struct {
-	DSN              redact.String `yaml:"dsn"`
-	Environment      string        `yaml:"environment"`
-	TracesSampleRate float64       `yaml:"traces_sample_rate"`
-	Proxy            string        `yaml:"proxy"`
-	CAFile           string        `yaml:"ca_file"`
-}
-
-// UptimeKumaConfig is the `uptime_kuma` section.
-type UptimeKumaConfig struct {
-	PushURL redact.String `yaml:"push_url"`
-	Every   time.Duration `yaml:"every"`
-	Proxy   string        `yaml:"proxy"`
-	CAFile  string        `yaml:"ca_file"`
-}
-
-// TracingConfig is the `tracing` section.
-type TracingConfig struct {
-	OTLPEndpoint string `yaml:"otlp_endpoint"`
-	Proxy        string `yaml:"proxy"`
-	CAFile       string `yaml:"ca_file"`
 }
 
 // LogConfig is the `log` section.
@@ -268,19 +247,8 @@ func (c *Config) Problems() []problem.Problem {
 			}
 		}
 	}
-	if c.Sentry.TracesSampleRate < 0 || c.Sentry.TracesSampleRate > 1 || c.Sentry.TracesSampleRate != c.Sentry.TracesSampleRate {
-		add("Sentry.TracesSampleRate", "sentry.rate", "traces_sample_rate is a part of all requests.", "0.1, at most 1")
-	}
-	for _, f := range []struct {
-		field, value string
-		schemes      []string
-	}{
-		{"Sentry.DSN", c.Sentry.DSN.Reveal(), []string{"https", "http"}}, {"UptimeKuma.PushURL", c.UptimeKuma.PushURL.Reveal(), []string{"https", "http"}},
-		{"Tracing.OTLPEndpoint", c.Tracing.OTLPEndpoint, []string{"https", "http"}}, {"Outgoing.Proxy", c.Outgoing.Proxy, []string{"http", "https", "socks5"}},
-	} {
-		if f.value != "" && !validURL(f.value, f.schemes...) {
-			add(f.field, "url", "This is no URL with a host, of the scheme "+strings.Join(f.schemes, " or ")+".", "")
-		}
+	if schemes := []string{"http", "https", "socks5"}; c.Outgoing.Proxy != "" && !validURL(c.Outgoing.Proxy, schemes...) {
+		add("Outgoing.Proxy", "url", "This is no URL with a host, of the scheme "+strings.Join(schemes, " or ")+".", "")
 	}
 	return append(ps, c.across()...)
 }

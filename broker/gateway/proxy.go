@@ -10,6 +10,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/policy"
+	"github.com/remotegpu/gatehouse/broker/tracing"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -21,6 +22,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start))
 		if err := pg.from.err; err != nil {
 			g.cfg.Log.DebugContext(r.Context(), "the answer of an upstream broke off", "route", pg.name(), "err", err)
+		}
+		if span := web.RequestOf(r).Span; span.On() {
+			pg.describe(span, r.Method)
 		}
 	}()
 	if err := g.serve(pg, r); err != nil {
@@ -42,6 +46,7 @@ type passage struct {
 	host   string   // without port
 	label  string   // its first, which {node} stands for
 	own    string   // what else than a route answered, for metrics
+	span   tracing.Span
 }
 
 type passageKey struct{}
@@ -107,7 +112,8 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 		pg.idle = newIdle(after, r.ContentLength != 0, func() { cancel(errIdle) })
 		defer pg.idle.stop()
 	}
-	pg.Context = ctx
+	pg.Context = pg.trace(ctx, q.Span)
+	defer func() { pg.traced(pg.answer.code(), nil) }() // an upstream that breaks off is a panic
 	g.forward(w, r.WithContext(pg), pg)
 	return nil
 }

@@ -268,6 +268,9 @@ func (g *Gateway) prepare(in, out *http.Request, pg *passage) {
 	} else {
 		h["X-Forwarded-Proto"] = protoHTTP
 	}
+	if !rt.Lease { // a stranger's code, which may have traces of its own
+		pg.span.Inject(h)
+	}
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = noAgent
 	}

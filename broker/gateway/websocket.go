@@ -71,10 +71,13 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 	ctx, cancel := context.WithCancel(r.Context()) // until the connection is ours
 	defer cancel()
 	defer context.AfterFunc(g.base, cancel)()
+	ctx = pg.trace(ctx, web.RequestOf(r).Span)
 	up, resp, ubuf, release, err := g.openUpstream(ctx, r, pg)
 	if err != nil {
+		pg.traced(0, err)
 		return g.upstreamError(r, &pg.activity, err)
 	}
+	pg.traced(resp.StatusCode, nil)
 	defer release()
 	defer up.Close()
 	g.sawUp(pg)

@@ -71,6 +71,7 @@ func (d *Door) lookAtCertificates(ctx context.Context, m *Method) error {
 	if err != nil {
 		return err
 	}
+	d.health.certificates(m.ID, certs)
 	if err := d.noteChange(ctx, m, certs); err != nil {
 		return err
 	}

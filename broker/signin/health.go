@@ -23,6 +23,7 @@ type condition struct {
 	known  bool
 	since  time.Time
 	reason string
+	ends   time.Time // of its certificates; zero where it has none, or nobody has looked yet
 }
 
 const (
@@ -96,6 +97,31 @@ func (h *health) set(ctx context.Context, id string, err error) {
 	}
 }
 
+// certificates notes until when a connector's certificates are good: those of the
+// upstream, and ours towards it, each as long as one of them is; whichever ends
+// first ends the sign-ins.
+func (h *health) certificates(id string, certs []connectors.Certificate) {
+	var last [2]time.Time // the upstream's, ours
+	for _, c := range certs {
+		i := 0
+		if c.Ours {
+			i = 1
+		}
+		if c.Ends.After(last[i]) {
+			last[i] = c.Ends
+		}
+	}
+	ends := last[0]
+	if ends.IsZero() || !last[1].IsZero() && last[1].Before(ends) {
+		ends = last[1]
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.m[id]; c != nil {
+		c.ends = ends
+	}
+}
+
 // run checks every served connector until ctx ends.
 func (h *health) run(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -140,6 +166,9 @@ type State struct {
 	Hidden         bool // not on the sign-in page
 	Since          time.Time
 	Reason         string // for the log and operators only
+	// CertificatesEnd is until when its certificates are good; zero where it has
+	// none, or they have not been looked at yet.
+	CertificatesEnd time.Time
 }
 
 // States returns the conditions in the order of the sign-in page.
@@ -149,7 +178,7 @@ func (d *Door) States() []State {
 	out := make([]State, 0, len(d.cfg.Methods))
 	for _, m := range d.cfg.Methods {
 		c := d.health.m[m.ID]
-		out = append(out, State{ID: m.ID, Name: m.Name, Type: m.Type, Served: m.Connector != nil, LinkOnly: m.LinkOnly, Hidden: m.Hidden, Up: c.up && m.Connector != nil, Since: c.since, Reason: c.reason})
+		out = append(out, State{ID: m.ID, Name: m.Name, Type: m.Type, Served: m.Connector != nil, LinkOnly: m.LinkOnly, Hidden: m.Hidden, Up: c.up && m.Connector != nil, Since: c.since, Reason: c.reason, CertificatesEnd: c.ends})
 	}
 	return out
 }

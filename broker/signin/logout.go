@@ -34,7 +34,10 @@ func (d *Door) signOutUpstream(w http.ResponseWriter, r *http.Request, s session
 	} else {
 		id.Renewal = kept.State // an ID token, by which OpenID providers know whom they sign out
 	}
-	dep, err := lc.BeginLogout(r.Context(), id, d.logoutURL(m.ID))
+	ctx, span := m.span(r.Context(), "begin logout")
+	dep, err := lc.BeginLogout(ctx, id, d.logoutURL(m.ID))
+	span.Fail(err)
+	span.End()
 	if err != nil {
 		// Signed out here is what was asked first; the page says that the other is not.
 		d.cfg.Log.WarnContext(r.Context(), "the upstream's session was not ended", "connector", m.ID, "err", err)
@@ -85,7 +88,10 @@ func (d *Door) Logout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := lc.FinishLogout(r.Context(), ret)
+	ctx, span := m.span(r.Context(), "finish logout")
+	out, err := lc.FinishLogout(ctx, ret)
+	span.Fail(err)
+	span.End()
 	if err == nil && out.InResponseTo != "" {
 		if err = d.answered(r, m, out.InResponseTo); err != nil && !errors.Is(err, connectors.ErrNotEnded) {
 			return err

@@ -134,8 +134,13 @@ func (d *Door) try(w http.ResponseWriter, r *http.Request, m *Method, a attempt,
 	}
 	defer leave()
 	ctx := connectors.WithThrottle(connectors.WithClientIP(r.Context(), web.RequestOf(r).IP), func(subject string) bool { return d.limits.canonical(d, &keys, subject) })
+	ctx, span := m.span(ctx, "authenticate")
 	began := time.Now()
 	id, err := pc.Authenticate(ctx, username, password)
+	if !errors.Is(err, connectors.ErrBadCredentials) { // which is an answer like another
+		span.Fail(err)
+	}
+	span.End()
 	d.cfg.Observe(m.ID, time.Since(began))
 	if err != nil {
 		return d.failed(w, r, m, a, keys, page, err)

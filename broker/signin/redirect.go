@@ -24,7 +24,10 @@ func (d *Door) depart(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	}
 	up := d.upstreamAttempt(m, a)
 	up.UserAgent = r.UserAgent() // whole: what tells stands at its end
-	dep, err := rc.Begin(r.Context(), up)
+	ctx, span := m.span(r.Context(), "begin")
+	dep, err := rc.Begin(ctx, up)
+	span.Fail(err)
+	span.End()
 	if err != nil {
 		return d.upstreamFailed(w, r, m, a, err)
 	}
@@ -94,7 +97,10 @@ func (d *Door) Callback(w http.ResponseWriter, r *http.Request) error {
 		a.Writes++ // what was parked came to something
 	}
 	began := time.Now()
-	id, err := rc.Finish(r.Context(), d.upstreamAttempt(m, a), a.Secret, connectors.Return{Method: r.Method, Params: params})
+	ctx, span := m.span(r.Context(), "finish")
+	id, err := rc.Finish(ctx, d.upstreamAttempt(m, a), a.Secret, connectors.Return{Method: r.Method, Params: params})
+	span.Fail(err)
+	span.End()
 	d.cfg.Observe(m.ID, time.Since(began))
 	if err != nil {
 		return d.upstreamFailed(w, r, m, a, err)

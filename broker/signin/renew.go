@@ -36,7 +36,10 @@ func (d *Door) Renew(ctx context.Context, r session.Renewal) (session.Renewal, e
 	if !ok {
 		return r, fmt.Errorf("connector %s cannot renew: %w", r.Connector, connectors.ErrNotAllowed)
 	}
+	ctx, span := m.span(ctx, "renew")
+	defer span.End()
 	id, err := rn.Renew(ctx, connectors.Identity{Connector: r.Connector, Subject: r.Subject, Renewal: r.State})
+	span.Fail(err)
 	if err != nil {
 		if id.Renewal != nil { // the upstream takes the old one no more
 			r.State = id.Renewal

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/tracing"
 )
 
 // Error is an answer that something went wrong: for a person as a page, for a
@@ -82,6 +83,11 @@ type errorPage struct {
 // RenderError writes the one answer for an error. What is no *Error is a fault
 // of ours, or the store's being out of reach.
 func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
+	e.fail(w, r, "", err)
+}
+
+// fail is RenderError with the name of the handler, for the log.
+func (e *Edge) fail(w http.ResponseWriter, r *http.Request, handler string, err error) {
 	q := RequestOf(r)
 	var we *Error
 	if !errors.As(err, &we) {
@@ -96,7 +102,8 @@ func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
 		level = slog.LevelError
 	}
 	e.cfg.Log.LogAttrs(r.Context(), level, "request failed", slog.String("ref", q.Ref()),
-		slog.Int("status", we.Status), slog.String("code", we.Code), slog.String("path", quote(r.URL.Path)), slog.String("err", quote(we.Error())))
+		slog.Int("status", we.Status), slog.String("code", we.Code), slog.String("handler", handler), slog.String("path", quote(r.URL.Path)), slog.String("err", quote(we.Error())))
+	q.Span.Status(we.Status, tracing.Server)
 	h := w.Header()
 	e.base(h, q)
 	maps.Copy(h, we.Header)

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/remotegpu/gatehouse/broker/tracing"
 )
 
 // FetchConfig says how far an outgoing client may reach (docs/security.md G6).
@@ -152,10 +154,18 @@ func (f *fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.Header.Set("User-Agent", f.cfg.UserAgent)
 	}
+	_, span := tracing.Start(r.Context(), "HTTP "+r.Method, tracing.Client)
+	if span.On() { // the trace is not passed on: its id is nothing to strangers
+		span.Set("server.address", r.URL.Hostname())
+	}
 	resp, err := t.RoundTrip(r)
 	if err != nil {
+		span.Fail(err)
+		span.End()
 		return nil, err
 	}
+	span.Status(resp.StatusCode, tracing.Client)
+	span.End()
 	resp.Body = &limitedBody{ReadCloser: resp.Body, left: f.cfg.MaxBody}
 	return resp, nil
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/remotegpu/gatehouse/broker/tracing"
 )
 
 // Request is what the edge found out about a request.
@@ -21,10 +23,13 @@ type Request struct {
 	ID     string
 	IP     netip.Addr
 	HTTPS  bool
+	chosen bool   // the reader chose Locale
 	Host   string // lower case, without port; "" when it is no host name
 	Locale string
 	Theme  string // "", "light" or "dark"
 	Agent  string
+	// Span is the request's in its trace; the zero Span where nothing is traced.
+	Span tracing.Span
 
 	// What answered, for the access log: the label and the pattern of the handler,
 	// or the gateway's route and its path; who asked, once that is known; and
@@ -33,8 +38,6 @@ type Request struct {
 	Handler, Pattern, Route string
 	User, Session           string
 	Switched                bool
-
-	chosen bool // the reader chose Locale
 }
 
 // refLetters leave out what is mistaken for something else when read aloud.
@@ -93,7 +96,13 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 		q := &Request{ID: rand.Text(), Host: HostName(r.Host), Agent: cutText(r.UserAgent(), 256)}
 		q.IP, q.HTTPS = e.client(r)
 		q.Locale, q.Theme, q.chosen = e.preferences(r)
-		r = r.WithContext(WithRequest(r.Context(), q))
+		ctx := WithRequest(r.Context(), q)
+		if e.cfg.Tracer != nil && !forMonitors(r.URL.Path) {
+			ctx, q.Span = e.cfg.Tracer.Begin(ctx, r.Header, e.Trusted(r), "request")
+			q.Span.Set("gatehouse.request_id", q.ID)
+			defer q.Span.End()
+		}
+		r = r.WithContext(ctx)
 		w.Header().Set(RequestIDHeader, q.ID)
 		if e.access != nil {
 			c := &counter{ResponseWriter: w}
@@ -129,6 +138,11 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// forMonitors are paths that are asked all the time and tell nothing of us.
+func forMonitors(path string) bool {
+	return path == "/healthz" || path == "/readyz" || path == "/metrics"
 }
 
 // KnownMethod reports whether a method may pass: those of HTTP but CONNECT and

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/tracing"
 )
 
 // Config is what New needs.
@@ -40,6 +41,8 @@ type Config struct {
 	Access []string
 	// Observe is told of every answer; may be nil.
 	Observe func(handler string, code int, took time.Duration)
+	// Tracer begins the span of every request; nil where nothing is traced.
+	Tracer *tracing.Tracer
 }
 
 // Edge is the edge of one broker.
@@ -103,7 +106,12 @@ func (e *Edge) Handle(name string, h Handler) http.Handler {
 		q.Handler, q.Pattern = name, r.Pattern
 		e.base(rec.Header(), q)
 		if err := h(rec, r); err != nil {
-			e.RenderError(rec, r, err)
+			e.fail(rec, r, name, err)
+		}
+		if span := RequestOf(r).Span; span.On() {
+			span.Name(r.Method + " " + name) // a known method, see Middleware
+			span.Set("http.route", name)
+			span.Status(rec.code(), tracing.Server)
 		}
 		took := time.Since(start)
 		e.cfg.Observe(name, rec.code(), took)
