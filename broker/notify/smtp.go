@@ -171,18 +171,25 @@ func (s *smtpSender) exchange(ctx context.Context, messages []*mail.Msg) error {
 			raw.Close()
 		}
 	}()
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+	stop := func() bool { return true }
+	defer func() { stop() }()
+	dial := func(dialing context.Context, network, address string) (net.Conn, error) {
 		var err error
 		if s.proxy != nil {
-			raw, err = web.Tunnel(ctx, s.proxy, address)
+			raw, err = web.Tunnel(dialing, s.proxy, address)
 		} else {
-			raw, err = (&net.Dialer{Timeout: smtpStep}).DialContext(ctx, network, address)
+			raw, err = (&net.Dialer{Timeout: smtpStep}).DialContext(dialing, network, address)
 		}
-		if err != nil || s.cfg.TLS != "implicit" {
-			return raw, err
+		if err != nil {
+			return nil, err
+		}
+		conn := raw
+		stop = context.AfterFunc(ctx, func() { conn.Close() })
+		if s.cfg.TLS != "implicit" {
+			return raw, nil
 		}
 		secure := tls.Client(raw, s.tls)
-		return secure, secure.HandshakeContext(ctx)
+		return secure, secure.HandshakeContext(dialing)
 	}
 	domain := s.from.Address[strings.LastIndex(s.from.Address, "@")+1:]
 	opts := []mail.Option{
@@ -206,15 +213,12 @@ func (s *smtpSender) exchange(ctx context.Context, messages []*mail.Msg) error {
 		return fmt.Errorf("set up: %w", err)
 	}
 	session, err := client.DialToSMTPClientWithContext(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = client.SendWithSMTPClient(session, messages...)
+		_ = client.CloseWithSMTPClient(session) // QUIT; what was taken is taken
 	}
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	defer stop()
-	err = client.SendWithSMTPClient(session, messages...)
-	_ = client.CloseWithSMTPClient(session) // QUIT; what was taken is taken
 	if err != nil && ctx.Err() != nil {
-		return errors.Join(ctx.Err(), err)
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
 	return err
 }
@@ -307,8 +311,8 @@ func (s *smtpSender) hide(text string) string {
 
 // masked shows an address to somebody who is not its owner.
 func masked(address string) string {
-	local, domain, ok := strings.Cut(address, "@")
-	if !ok || local == "" {
+	local, domain, ok := web.ValidEmail(address)
+	if !ok {
 		return "***"
 	}
 	return local[:1] + "***@" + domain

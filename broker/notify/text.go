@@ -43,8 +43,8 @@ func fit[T any](m Message, limit int, size func(T) int, render func(Message) T) 
 
 // within returns the message cleaned and cut, not escaped.
 func (m Message) within(r room) Message {
-	m.ID = cut(oneLine(m.ID), 64)
-	m.Title = cut(oneLine(m.Title), maxTitle)
+	m.ID = clean(m.ID, 64)
+	m.Title = cmp.Or(clean(m.Title, maxTitle), "Gatehouse")
 	if m.Count > 1 {
 		m.Title += " ×" + strconv.Itoa(m.Count)
 	}
@@ -57,7 +57,7 @@ func (m Message) within(r room) Message {
 	m.Text = strings.Join(lines, "\n")
 	var fields []Field
 	for _, f := range m.Fields {
-		f = Field{Label: cut(oneLine(f.Label), maxLabel), Value: cut(oneLine(f.Value), r.value)}
+		f = Field{Label: cmp.Or(clean(f.Label, maxLabel), "–"), Value: clean(f.Value, r.value)}
 		if f.Value != "" {
 			fields = append(fields, f)
 		}
@@ -67,7 +67,7 @@ func (m Message) within(r room) Message {
 	}
 	m.Fields = fields
 	m.Link = safeLink(m.Link)
-	m.LinkText = cmp.Or(cut(oneLine(m.LinkText), maxLabel), "Gatehouse")
+	m.LinkText = cmp.Or(clean(m.LinkText, maxLabel), "Gatehouse")
 	return m
 }
 
@@ -116,6 +116,18 @@ func oneLine(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// clean is oneLine, cut to n runes. Of a text that nobody would read to its end
+// no more than 64 times as much is looked at.
+func clean(s string, n int) string {
+	if end := 64 * n; len(s) > end {
+		for end > 0 && !utf8.RuneStart(s[end]) {
+			end--
+		}
+		s = s[:end] + "…"
+	}
+	return cut(oneLine(s), n)
 }
 
 // cut returns at most n runes of s, the last one an ellipsis where some are missing.
