@@ -43,6 +43,10 @@ type Sender interface {
 	Send(ctx context.Context, m Message) error
 }
 
+// Checker is a Sender that can be tried without telling anybody. Chats and
+// webhooks cannot.
+type Checker interface{ Check(ctx context.Context) error }
+
 // RateLimited means that the other side wants to be left alone for a while.
 type RateLimited struct {
 	After time.Duration // try again no sooner; more than 0

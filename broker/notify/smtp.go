@@ -29,6 +29,8 @@ const (
 	smtpStep     = 15 * time.Second
 )
 
+var _ Checker = (*smtpSender)(nil)
+
 type smtpSender struct {
 	cfg   SMTP
 	from  *netmail.Address
@@ -160,6 +162,17 @@ func (s *smtpSender) Send(ctx context.Context, m Message) error {
 		return nil // what went wrong after the last one was taken is nothing to us
 	}
 	return s.judge(err, messages)
+}
+
+// Check connects, changes to TLS and gives the password, as Send does, and writes
+// to nobody.
+func (s *smtpSender) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, smtpPatience)
+	defer cancel()
+	if err := s.exchange(ctx, nil); err != nil {
+		return s.judgeDial(err)
+	}
+	return nil
 }
 
 // exchange dials and sends. The connection is ours, so that it is closed

@@ -279,6 +279,26 @@ func TestMailRefused(t *testing.T) {
 	}
 }
 
+// check tries the server without writing to anybody.
+func TestMailCheck(t *testing.T) {
+	s := server(t, mailbox.Config{TLS: "starttls", User: "gatehouse", Password: mailPassword})
+	check := func(sender notify.Sender) error { return sender.(notify.Checker).Check(context.Background()) }
+	if err := check(post(t, s, "starttls", login)); err != nil {
+		t.Error(err)
+	}
+	if err := check(post(t, s, "starttls", func(c *notify.SMTP) { c.Username, c.Password = "gatehouse", "wrong" })); !permanent(err) {
+		t.Errorf("a wrong password: %v", err)
+	}
+	closed := post(t, s, "starttls", login)
+	s.Close()
+	if err := check(closed); err == nil || permanent(err) {
+		t.Errorf("nobody there: %v", err)
+	}
+	if len(s.Mails()) != 0 {
+		t.Errorf("somebody was written to: %v", s.Mails())
+	}
+}
+
 // A server that says nothing holds nobody up, and no connection stays behind.
 func TestMailHanging(t *testing.T) {
 	s := server(t, mailbox.Config{TLS: "starttls", Mute: true})
