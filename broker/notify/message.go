@@ -45,7 +45,9 @@ type Sender interface {
 
 // Checker is a Sender that can be tried without telling anybody. Chats and
 // webhooks cannot.
-type Checker interface{ Check(ctx context.Context) error }
+type Checker interface {
+	Check(ctx context.Context) error
+}
 
 // RateLimited means that the other side wants to be left alone for a while.
 type RateLimited struct {
