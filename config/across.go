@@ -50,6 +50,7 @@ func (c *Config) across() []problem.Problem {
 	c.clientReferences(&ps)
 	c.routeReferences(&ps)
 	c.laterReferences(&ps)
+	c.robots(&ps)
 	return ps
 }
 
@@ -157,6 +158,23 @@ func (c *Config) routeReferences(ps *complaints) {
 				ps.warn(at+".Host", "route.same_site", fmt.Sprintf("Consoles run strangers' code; under the domain of the route %q their scripts count as same-site.", other.Name), "a registrable domain of its own, such as gpu-consoles.example.net")
 				break
 			}
+		}
+	}
+}
+
+// robots asks about each chat's addresses and secrets: what is right in them is
+// the vendor's to say, and the four share one type.
+func (c *Config) robots(ps *complaints) {
+	for _, s := range []struct {
+		section string
+		list    []notify.Channel
+		judge   func(notify.Channel) []problem.Problem
+	}{
+		{"DingTalk", c.DingTalk, notify.DingTalkProblems}, {"WeChat", c.WeChat, notify.WeComProblems},
+		{"Feishu", c.Feishu, notify.FeishuProblems}, {"Slack", c.Slack, notify.SlackProblems},
+	} {
+		for i, ch := range s.list {
+			*ps = append(*ps, problem.Under(fmt.Sprintf("%s[%d]", s.section, i), s.judge(ch))...)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/remotegpu/gatehouse/config"
 )
 
-const head = "issuer: https://id.example.com\ntrusted_proxies: [127.0.0.1]\nslack: {webhook_url: https://hooks.slack.com/x}\nlocal: {users: []}\n"
+const head = "issuer: https://id.example.com\ntrusted_proxies: [127.0.0.1]\nslack: {webhook_url: https://hooks.slack.com/services/x}\nlocal: {users: []}\n"
 
 // has reports whether a finding of this place, rule and text is among them.
 func has(fs config.Findings, place, rule, text string) bool {

@@ -36,7 +36,7 @@ clients:
 func TestSecretFiles(t *testing.T) {
 	dir := folder(t, "secret", "from a file\n", "empty", "\n", "big", strings.Repeat("x", 70<<10), "store", "redis://:pw@127.0.0.1:6379/0\n")
 	at := func(name string) string { return filepath.Join(dir, name) }
-	cfg, fs, err := parse(head + "github: {client_id: a, client_secret_file: " + at("secret") + "}\nstore_file: ${DIR:-" + dir + "}/store\nconnectors: [{id: w, type: wecom, corp_id: a, agent_id: '1', secret_file: " + at("secret") + "}]\ndingtalk: {webhook_url: https://x.example.com, secret_file: " + at("secret") + "}\n")
+	cfg, fs, err := parse(head + "github: {client_id: a, client_secret_file: " + at("secret") + "}\nstore_file: ${DIR:-" + dir + "}/store\nconnectors: [{id: w, type: wecom, corp_id: a, agent_id: '1', secret_file: " + at("secret") + "}]\ndingtalk: {webhook_url: https://x.example.com, private: true, secret_file: " + at("secret") + "}\n")
 	if err != nil {
 		t.Fatal(fs)
 	}

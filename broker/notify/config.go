@@ -11,20 +11,24 @@ import (
 )
 
 // Channel is a chat robot: DingTalk, WeCom (`wechat`), Slack or Feishu. Its URL
-// holds a secret.
+// holds a secret. Its problems depend on the vendor: DingTalkProblems and so on.
 type Channel struct {
 	Name       string        `yaml:"name"`
 	WebhookURL redact.String `yaml:"webhook_url"`
-	Secret     redact.String `yaml:"secret"`
-	Proxy      string        `yaml:"proxy"`
-	CAFile     string        `yaml:"ca_file"`
+	Secret     redact.String `yaml:"secret"`  // signs; DingTalk and Feishu only
+	Keyword    string        `yaml:"keyword"` // of the robot's security settings; DingTalk and Feishu only
+	// Private says that webhook_url is at a private deployment of the vendor, and
+	// not at one of the vendor's own hosts.
+	Private bool   `yaml:"private"`
+	Proxy   string `yaml:"proxy"`
+	CAFile  string `yaml:"ca_file"`
 }
 
 // Webhook is somebody's own endpoint.
 type Webhook struct {
 	Name   string        `yaml:"name"`
 	URL    redact.String `yaml:"url"`
-	Secret redact.String `yaml:"secret"`
+	Secret redact.String `yaml:"secret"` // whsec_…; several, parted by blanks, all sign
 	Events []string      `yaml:"events"`
 	Proxy  string        `yaml:"proxy"`
 	CAFile string        `yaml:"ca_file"`
@@ -34,11 +38,12 @@ type Webhook struct {
 type SMTP struct {
 	Name     string        `yaml:"name"`
 	Host     string        `yaml:"host"`
-	Port     int           `yaml:"port"`
-	TLS      string        `yaml:"tls"` // starttls (default), implicit or none
+	Port     int           `yaml:"port"` // default 587, 465 with implicit, 25 with none
+	TLS      string        `yaml:"tls"`  // starttls (default), implicit or none
 	Username string        `yaml:"username"`
 	Password redact.String `yaml:"password"`
 	From     string        `yaml:"from"`
+	To       []string      `yaml:"to,some"` // who gets what rules send here
 	Proxy    string        `yaml:"proxy"`
 	CAFile   string        `yaml:"ca_file"`
 }
@@ -54,29 +59,9 @@ type Rule struct {
 func webhookURL(field string, s redact.String) []problem.Problem {
 	u, err := url.Parse(s.Reveal())
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return []problem.Problem{{Field: field, Rule: "notify.url", Text: "This is no URL to send to.", Fix: "the address that the chat's robot settings show"}}
+		return []problem.Problem{{Field: field, Rule: "notify.url", Text: "This is no URL to send to.", Fix: "an address such as https://siem.example.com/hook"}}
 	}
 	return nil
-}
-
-// Problems complains about a channel that nothing could be sent to.
-func (c Channel) Problems() []problem.Problem { return webhookURL("WebhookURL", c.WebhookURL) }
-
-// Problems complains about a webhook that nothing could be sent to.
-func (w Webhook) Problems() []problem.Problem { return webhookURL("URL", w.URL) }
-
-// Problems complains about a mail server that could not be used.
-func (s SMTP) Problems() []problem.Problem {
-	var ps []problem.Problem
-	if s.Host == "" || s.From == "" {
-		ps = append(ps, problem.Problem{Field: "Host", Rule: "smtp.host", Text: "Mail needs a host and a from address.", Fix: "host: smtp.example.com, from: gatehouse@example.com"})
-	}
-	switch s.TLS {
-	case "", "starttls", "implicit", "none":
-	default:
-		ps = append(ps, problem.Problem{Field: "TLS", Rule: "smtp.tls", Text: fmt.Sprintf("%q is unknown.", s.TLS), Fix: "starttls, implicit or none"})
-	}
-	return ps
 }
 
 // Problems complains about a rule that says nothing.

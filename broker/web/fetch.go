@@ -59,19 +59,9 @@ func NewClient(cfg FetchConfig) (*http.Client, error) {
 		cfg.UserAgent = "Gatehouse"
 	}
 	tc := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file: there is no PEM certificate in %s", cfg.CAFile)
-		}
-		tc.RootCAs = pool
+	var err error
+	if tc.RootCAs, err = RootCAs(cfg.CAFile); err != nil {
+		return nil, err
 	}
 	f := &fetcher{cfg: cfg, known: map[string]bool{}}
 	for _, h := range cfg.AllowHosts {
@@ -91,6 +81,26 @@ func NewClient(cfg FetchConfig) (*http.Client, error) {
 		Transport:     f,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
+}
+
+// RootCAs returns the system's certificate authorities and those of a PEM file;
+// nil, which means the system's, without a file.
+func RootCAs(caFile string) (*x509.CertPool, error) {
+	if caFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("ca_file: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("ca_file: there is no PEM certificate in %s", caFile)
+	}
+	return pool, nil
 }
 
 // transport makes a transport that connects only where may allows; nil allows

@@ -23,7 +23,6 @@ type Request struct {
 	ID     string
 	IP     netip.Addr
 	HTTPS  bool
-	chosen bool   // the reader chose Locale
 	Host   string // lower case, without port; "" when it is no host name
 	Locale string
 	Theme  string // "", "light" or "dark"
@@ -38,6 +37,8 @@ type Request struct {
 	Handler, Pattern, Route string
 	User, Session           string
 	Switched                bool
+
+	chosen bool // the reader chose Locale
 }
 
 // refLetters leave out what is mistaken for something else when read aloud.

@@ -32,7 +32,7 @@ need Xtigervnc tigervnc-standalone-server tigervnc-tools xkb-data x11-xkb-utils
 need xterm xterm
 need websockify websockify
 need /usr/share/novnc/vnc.html novnc
-python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) # Jupyter
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) # Jupyter, mail
 if [ "$what" = full ]; then # Keycloak
   need java openjdk-17-jre-headless
   need mvn maven
@@ -76,13 +76,15 @@ for peer in openid-client oidc-provider consoles/wetty; do
     touch "$dir/node_modules/.done-$sum"
   fi
 done
-# JupyterLab, from PyPI by pinned versions.
-dir=.peers/jupyter
-sum=$(sha256sum <test/peers/consoles/jupyter/requirements.txt | cut -c1-16)
-if [ ! -f "$dir/venv/.done-$sum" ]; then
-  rm -rf "$dir/venv" && mkdir -p "$dir"
-  { python3 -m venv "$dir/venv" && "$dir/venv/bin/pip" install -q --disable-pip-version-check -r test/peers/consoles/jupyter/requirements.txt; } ||
-    { echo "failed: pip install -r test/peers/consoles/jupyter/requirements.txt" >&2; exit 1; }
-  touch "$dir/venv/.done-$sum"
-fi
+# JupyterLab and a mail server, from PyPI by pinned versions.
+for peer in consoles/jupyter mail-sink; do
+  dir=.peers/$(basename $peer)
+  sum=$(sha256sum <test/peers/$peer/requirements.txt | cut -c1-16)
+  if [ ! -f "$dir/venv/.done-$sum" ]; then
+    rm -rf "$dir/venv" && mkdir -p "$dir"
+    { python3 -m venv "$dir/venv" && "$dir/venv/bin/pip" install -q --disable-pip-version-check -r test/peers/$peer/requirements.txt; } ||
+      { echo "failed: pip install -r test/peers/$peer/requirements.txt" >&2; exit 1; }
+    touch "$dir/venv/.done-$sum"
+  fi
+done
 echo "end-to-end peers ($what): ready"
