@@ -107,6 +107,7 @@ type states struct {
 	b                             *Broker
 	sessions, keyAge              *prometheus.Desc
 	connector, upstreams, sockets *prometheus.Desc
+	archiveLag                    *prometheus.Desc
 }
 
 func newStates(b *Broker) *states {
@@ -114,17 +115,18 @@ func newStates(b *Broker) *states {
 		return prometheus.NewDesc("gatehouse_"+name, help, labels, nil)
 	}
 	return &states{b: b,
-		sessions:  d("sessions_active", "Sessions in use at this replica."),
-		keyAge:    d("signing_key_age_seconds", "Age of the oldest signing key that is in use."),
-		connector: d("connector_up", "1 while the connector can be reached.", "connector"),
-		upstreams: d("gateway_upstream_up", "1 while the upstream of a route answered when it was last asked.", "route", "upstream"),
-		sockets:   d("gateway_websockets_open", "WebSockets that are open.", "route"),
+		sessions:   d("sessions_active", "Sessions in use at this replica."),
+		keyAge:     d("signing_key_age_seconds", "Age of the oldest signing key that is in use."),
+		connector:  d("connector_up", "1 while the connector can be reached.", "connector"),
+		upstreams:  d("gateway_upstream_up", "1 while the upstream of a route answered when it was last asked.", "route", "upstream"),
+		sockets:    d("gateway_websockets_open", "WebSockets that are open.", "route"),
+		archiveLag: d("archive_lag_seconds", "How long the oldest audit record that is not in the bucket has been waiting; at the replica that archives.", "bucket"),
 	}
 }
 
 // Describe names the metrics.
 func (s *states) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.sessions, s.keyAge, s.connector, s.upstreams, s.sockets} {
+	for _, d := range []*prometheus.Desc{s.sessions, s.keyAge, s.connector, s.upstreams, s.sockets, s.archiveLag} {
 		ch <- d
 	}
 }
@@ -141,6 +143,11 @@ func (s *states) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range s.b.current.Load().door.States() {
 		if c.Served {
 			gauge(s.connector, bit(c.Up), c.ID)
+		}
+	}
+	for _, a := range s.b.current.Load().archives {
+		if lag, known := a.Lag(); known {
+			gauge(s.archiveLag, lag.Seconds(), a.Name())
 		}
 	}
 	for _, r := range s.b.current.Load().gateway.States() {

@@ -72,11 +72,11 @@ type Config struct {
 	Webhooks           []notify.Webhook           `yaml:"webhooks,later"`
 	SMTP               []notify.SMTP              `yaml:"smtp,one,later"`
 	Notify             []notify.Rule              `yaml:"notify,later"`
-	S3                 []objectstore.BucketConfig `yaml:"s3,one,later"`
-	OSS                []objectstore.BucketConfig `yaml:"oss,one,later"`
-	COS                []objectstore.BucketConfig `yaml:"cos,one,later"`
-	MinIO              []objectstore.BucketConfig `yaml:"minio,one,later"`
-	Audit              event.AuditConfig          `yaml:"audit,later"`
+	S3                 []objectstore.BucketConfig `yaml:"s3,one"`
+	OSS                []objectstore.BucketConfig `yaml:"oss,one"`
+	COS                []objectstore.BucketConfig `yaml:"cos,one"`
+	MinIO              []objectstore.BucketConfig `yaml:"minio,one"`
+	Audit              event.AuditConfig          `yaml:"audit"`
 	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials,later"`
 
 	Outgoing   OutgoingConfig   `yaml:"outgoing"`

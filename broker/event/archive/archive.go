@@ -245,6 +245,21 @@ func (a *Archive) Archived(ctx context.Context) (record, block uint64, err error
 	return s.Last, s.Block, err
 }
 
+// Archived returns the last record and the last block that every one of the
+// archives has; some is false where there is no archive at all.
+func Archived(ctx context.Context, all []*Archive) (record, block uint64, some bool, err error) {
+	for i, a := range all {
+		r, b, err := a.Archived(ctx)
+		if err != nil {
+			return 0, 0, true, err
+		}
+		if i == 0 || b < block {
+			record, block = r, b
+		}
+	}
+	return record, block, len(all) > 0, nil
+}
+
 func (a *Archive) load(ctx context.Context) (state, error) {
 	s, err := a.states.Get(ctx, a.id)
 	if errors.Is(err, store.ErrNotFound) {
