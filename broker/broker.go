@@ -71,11 +71,8 @@ type Broker struct {
 	tracer   *tracing.Tracer // nil where nothing is traced
 	current  atomic.Pointer[serving]
 	reloads  reloads
-	// archiveLag is the age of the oldest record that no archive has; nil, or not
-	// ok, where nothing is archived.
-	archiveLag func() (lag time.Duration, ok bool)
-	operator   string       // data/admin.token
-	demo       net.Listener // of the demo upstream; nil without --dev
+	operator string       // data/admin.token
+	demo     net.Listener // of the demo upstream; nil without --dev
 
 	// Notes are what a start should say: a key that was made, for example.
 	Notes []string

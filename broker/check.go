@@ -110,6 +110,9 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	}
 	wg.Wait()
 	out = append(out, probes...)
+	for _, p := range (&serving{Broker: b, cfg: cfg}).checkBuckets() {
+		out = append(out, run(p.name, p.required, p.ask))
+	}
 	for _, r := range cfg.Routes {
 		for _, at := range r.Addresses() {
 			if at != config.DemoUpstream {

@@ -30,7 +30,17 @@ func (b *serving) env(id string) connectors.Env {
 // outgoing makes a connector's client. max bounds an answer, in bytes; 0 is the
 // usual bound.
 func (b *serving) outgoing(max int64, proxy, caFile string, trusted ...string) (*http.Client, error) {
-	fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, MaxBody: max, UserAgent: "Gatehouse/" + b.opts.Version}
+	fc, err := b.fetching(proxy, caFile, trusted...)
+	if err != nil {
+		return nil, err
+	}
+	fc.MaxBody = max
+	return web.NewClient(fc)
+}
+
+// fetching is how far a client may reach that calls hosts of the configuration.
+func (b *serving) fetching(proxy, caFile string, trusted ...string) (web.FetchConfig, error) {
+	fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, UserAgent: "Gatehouse/" + b.opts.Version}
 	for _, s := range b.cfg.Outgoing.AllowPrivate {
 		if p, err := config.ParsePrefix(s); err == nil {
 			fc.AllowPrivate = append(fc.AllowPrivate, p)
@@ -47,9 +57,9 @@ func (b *serving) outgoing(max int64, proxy, caFile string, trusted ...string) (
 	if proxy != "" {
 		u, err := url.Parse(proxy)
 		if err != nil || u.Host == "" {
-			return nil, errors.New("proxy is not a URL such as http://proxy.example:3128")
+			return fc, errors.New("proxy is not a URL such as http://proxy.example:3128")
 		}
 		fc.Proxy = u
 	}
-	return web.NewClient(fc)
+	return fc, nil
 }

@@ -25,7 +25,7 @@ func newStates(b *Broker) *states {
 		sessions:    d("sessions_active", "Sessions in use at this replica."),
 		keyAge:      d("signing_key_age_seconds", "Age of the oldest signing key that is in use."),
 		stale:       d("store_stale", "1 while this replica has not heard of the others and asks the store each time."),
-		archive:     d("archive_lag_seconds", "Age of the oldest audit record that is not in the archive yet."),
+		archive:     d("archive_lag_seconds", "Age of the oldest audit record that one of the archives does not hold yet; at the replica that archives."),
 		connector:   d("connector_up", "1 while the connector can be reached.", "connector"),
 		certificate: d("connector_certificate_expiry_seconds", "Time until the connector's certificates end; negative afterwards.", "connector"),
 		upstreams:   d("gateway_upstream_up", "1 while the upstream of a route answered when it was last asked.", "route", "upstream"),
@@ -50,10 +50,8 @@ func (s *states) Collect(ch chan<- prometheus.Metric) {
 	if age, ok := s.b.keyAge(); ok {
 		gauge(s.keyAge, age.Seconds())
 	}
-	if s.b.archiveLag != nil {
-		if lag, ok := s.b.archiveLag(); ok {
-			gauge(s.archive, lag.Seconds())
-		}
+	if lag, ok := s.b.archiveLag(); ok {
+		gauge(s.archive, lag.Seconds())
 	}
 	now := s.b.now()
 	for _, c := range s.b.current.Load().door.States() {
@@ -91,6 +89,19 @@ func (b *Broker) keyAge() (time.Duration, bool) {
 		}
 	}
 	return oldest, found
+}
+
+// archiveLag is how far behind the slowest archive is, where this replica
+// archives.
+func (b *Broker) archiveLag() (time.Duration, bool) {
+	var slowest time.Duration
+	found := false
+	for _, a := range b.current.Load().archives {
+		if lag, known := a.Lag(); known {
+			slowest, found = max(slowest, lag), true
+		}
+	}
+	return slowest, found
 }
 
 func bit(b bool) float64 {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/event/archive"
 	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/issuer"
@@ -38,6 +39,7 @@ type serving struct {
 	private http.Handler
 	// networks are consoles.networks.
 	networks []netip.Prefix
+	archives []*archive.Archive // of audit.archive
 }
 
 // build makes what a configuration says, beside what serves now, and changes
@@ -46,6 +48,9 @@ func (b *Broker) build(cfg *config.Config, before *serving) (*serving, error) {
 	s := &serving{Broker: b, cfg: cfg}
 	var err error
 	if s.networks, err = cfg.Consoles.Prefixes(); err != nil {
+		return nil, err
+	}
+	if err := s.openArchives(); err != nil {
 		return nil, err
 	}
 	if err := s.doors(before); err != nil {

@@ -49,6 +49,7 @@ func (c *Config) across() []problem.Problem {
 	c.names(&ps)
 	c.clientReferences(&ps)
 	c.routeReferences(&ps)
+	c.bucketReferences(&ps)
 	c.laterReferences(&ps)
 	c.robots(&ps)
 	return ps
@@ -187,11 +188,6 @@ func (c *Config) laterReferences(ps *complaints) {
 		}
 	}
 	buckets := map[string]bool{"s3": len(c.S3) > 0, "oss": len(c.OSS) > 0, "cos": len(c.COS) > 0, "minio": len(c.MinIO) > 0}
-	for i, a := range c.Audit.Archive {
-		if !buckets[a] {
-			ps.add(fmt.Sprintf("Audit.Archive[%d]", i), "audit.archive", fmt.Sprintf("There is no bucket %q.", a), "a section s3, oss, cos or minio")
-		}
-	}
 	for i, s := range c.StorageCredentials {
 		at := fmt.Sprintf("StorageCredentials[%d].", i)
 		if has, known := buckets[s.Provider]; known && !has {

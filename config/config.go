@@ -65,22 +65,22 @@ type Config struct {
 	Routes    []gateway.Route        `yaml:"routes"`
 	Consoles  gateway.ConsolesConfig `yaml:"consoles"`
 
-	Trust              []issuer.TrustRule        `yaml:"trust,later"`
-	APIKeys            apikey.KeysConfig         `yaml:"api_keys"`
-	ServiceAccounts    []user.ServiceAccount     `yaml:"service_accounts"`
-	DingTalk           []notify.Channel          `yaml:"dingtalk,one,later"`
-	WeChat             []notify.Channel          `yaml:"wechat,one,later"`
-	Slack              []notify.Channel          `yaml:"slack,one,later"`
-	Feishu             []notify.Channel          `yaml:"feishu,one,later"`
-	Webhooks           []notify.Webhook          `yaml:"webhooks,later"`
-	SMTP               []notify.SMTP             `yaml:"smtp,one,later"`
-	Notify             []notify.Rule             `yaml:"notify,later"`
-	S3                 []objectstore.Bucket      `yaml:"s3,one,later"`
-	OSS                []objectstore.Bucket      `yaml:"oss,one,later"`
-	COS                []objectstore.Bucket      `yaml:"cos,one,later"`
-	MinIO              []objectstore.Bucket      `yaml:"minio,one,later"`
-	Audit              event.AuditConfig         `yaml:"audit,later"`
-	StorageCredentials []objectstore.Credentials `yaml:"storage_credentials,later"`
+	Trust              []issuer.TrustRule         `yaml:"trust,later"`
+	APIKeys            apikey.KeysConfig          `yaml:"api_keys"`
+	ServiceAccounts    []user.ServiceAccount      `yaml:"service_accounts"`
+	DingTalk           []notify.Channel           `yaml:"dingtalk,one,later"`
+	WeChat             []notify.Channel           `yaml:"wechat,one,later"`
+	Slack              []notify.Channel           `yaml:"slack,one,later"`
+	Feishu             []notify.Channel           `yaml:"feishu,one,later"`
+	Webhooks           []notify.Webhook           `yaml:"webhooks,later"`
+	SMTP               []notify.SMTP              `yaml:"smtp,one,later"`
+	Notify             []notify.Rule              `yaml:"notify,later"`
+	S3                 []objectstore.BucketConfig `yaml:"s3,one"`
+	OSS                []objectstore.BucketConfig `yaml:"oss,one"`
+	COS                []objectstore.BucketConfig `yaml:"cos,one"`
+	MinIO              []objectstore.BucketConfig `yaml:"minio,one"`
+	Audit              event.AuditConfig          `yaml:"audit"`
+	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials,later"`
 
 	Outgoing   OutgoingConfig    `yaml:"outgoing"`
 	Sentry     sentry.Config     `yaml:"sentry"`

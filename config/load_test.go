@@ -70,7 +70,7 @@ func TestRequirementsLoad(t *testing.T) {
 	if want := []string{"github GitHub true", "google Google true", "ldap LDAP true"}; !slices.Equal(ids, want) {
 		t.Errorf("connectors %q", ids)
 	}
-	for _, key := range []string{"dingtalk", "wechat", "slack", "s3", "oss"} {
+	for _, key := range []string{"dingtalk", "wechat", "slack"} {
 		want := key + ": accepted, not served by this version."
 		if !slices.ContainsFunc(findings, func(f config.Finding) bool {
 			return f.Text == want && f.Severity == config.SeverityNote && strings.HasPrefix(f.File, "testdata/requirements/") && f.Line > 0

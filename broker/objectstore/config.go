@@ -1,5 +1,3 @@
-// Package objectstore will keep the audit archive and lend bucket credentials.
-// This version decodes and validates its configuration.
 package objectstore
 
 import (
@@ -10,20 +8,27 @@ import (
 	"github.com/remotegpu/gatehouse/broker/redact"
 )
 
-// Bucket is one of the sections s3, oss, cos and minio.
-type Bucket struct {
+// BucketConfig is one of the sections s3, oss, cos and minio.
+type BucketConfig struct {
+	// Name tells buckets of one section apart; the section's own name if empty.
+	Name string `yaml:"name"`
+	// Endpoint is the store's host, with a port if it is not the usual one.
 	Endpoint  string        `yaml:"endpoint"`
 	Region    string        `yaml:"region"`
-	UseSSL    *bool         `yaml:"use_ssl"`
+	UseSSL    *bool         `yaml:"use_ssl"` // default true
 	AccessKey redact.String `yaml:"access_key"`
 	SecretKey redact.String `yaml:"secret_key"`
 	Bucket    string        `yaml:"bucket"`
-	Proxy     string        `yaml:"proxy"`
-	CAFile    string        `yaml:"ca_file"`
+	// ObjectLock is "governance" or "compliance" where each object of the audit
+	// archive shall be locked for audit.retention; of s3 and minio alone.
+	ObjectLock string `yaml:"object_lock"`
+	Proxy      string `yaml:"proxy"`
+	CAFile     string `yaml:"ca_file"`
 }
 
-// Problems complains about a bucket that could not be reached.
-func (b Bucket) Problems() []problem.Problem {
+// Problems complains about a bucket that could not be reached. What depends on
+// the vendor is Address's to say.
+func (b BucketConfig) Problems() []problem.Problem {
 	var ps []problem.Problem
 	for _, f := range []struct{ field, key, v string }{
 		{"Endpoint", "endpoint", b.Endpoint}, {"Bucket", "bucket", b.Bucket}, {"AccessKey", "access_key", b.AccessKey.Reveal()}, {"SecretKey", "secret_key", b.SecretKey.Reveal()},
@@ -31,6 +36,11 @@ func (b Bucket) Problems() []problem.Problem {
 		if f.v == "" {
 			ps = append(ps, problem.Problem{Field: f.field, Rule: "bucket." + f.key, Text: f.key + " is missing."})
 		}
+	}
+	switch b.ObjectLock {
+	case "", "governance", "compliance":
+	default:
+		ps = append(ps, problem.Problem{Field: "ObjectLock", Rule: "bucket.object_lock", Text: "object_lock is no mode of S3 Object Lock.", Fix: "governance or compliance"})
 	}
 	return ps
 }
