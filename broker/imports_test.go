@@ -32,6 +32,7 @@ var plugins = map[string][]string{
 	"broker/store/sqlite":      {"broker/store"},
 	"broker/store/redis":       {"broker/store"},
 	"broker/store/storetest":   {"broker/store"},
+	"broker/event/audittest":   {"broker/event", "broker/store", "broker/store/storetest"},
 	"connectors/connectortest": {"connectors"},
 	"connectors/local":         {"connectors"},
 	"connectors/ldap":          {"connectors"},
