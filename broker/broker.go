@@ -18,6 +18,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/demo"
 	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/event/index"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/logging"
 	"github.com/remotegpu/gatehouse/broker/sentry"
@@ -58,6 +59,7 @@ type Broker struct {
 	auditKey *event.AuditKey
 	chain    *event.Sealer
 	sinks    []event.Sink // readers of the event log: sinks.go
+	index    *index.Index // nil where the data folder cannot be written: audit.go
 	keys     *token.Keyring
 	pairs    *token.Pairs
 	users    *user.Directory
@@ -133,6 +135,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if err := b.openSinks(ctx); err != nil {
 		return nil, err
 	}
+	b.openAudit(ctx)
 	if b.pairs, err = token.NewPairs(token.PairsConfig{KV: b.store, Sealer: b.sealer, Name: hostOnly(cfg.Issuer), Now: b.now}); err != nil {
 		return nil, err
 	}
@@ -254,6 +257,9 @@ func demoServer() *http.Server {
 func (b *Broker) Close() {
 	if b.demo != nil {
 		b.demo.Close()
+	}
+	if b.index != nil {
+		b.index.Close()
 	}
 	if b.store != nil {
 		b.store.Close()

@@ -21,6 +21,10 @@ func apiTable() map[string]struct{ who, body string } {
 		"GET /me/sessions":                     {"self", ""},
 		"DELETE /me/sessions/{id}":             {"self", ""},
 		"POST /me/sessions/revoke-others":      {"self", `{"odd":1}`}, // refused after the permission
+		"GET /me/events":                       {"self", ""},
+		"GET /audit/events":                    {"audit", ""},
+		"GET /audit/key":                       {"audit", ""},
+		"GET /audit/bundle":                    {"audit", ""},
 		"GET /users":                           {"read", ""},
 		"GET /users/{id}":                      {"read", ""},
 		"POST /users/{id}/suspend":             {"support", ""},
@@ -119,12 +123,18 @@ func TestAPIPermissions(t *testing.T) {
 			a := c.call(m, p, row.body)
 			want, own := c.want[row.who]
 			if !own { // consoles are lent by admins and seen by who reads
-				want = c.want[map[string]string{"lend": "keys", "lent": "read", "frames": "self"}[row.who]]
+				want = c.want[map[string]string{"lend": "keys", "lent": "read", "frames": "self", "audit": "read"}[row.who]]
 			}
 			if row.who == "frames" && (strings.HasPrefix(name, "token of") && name != "token of admin" || name == "admin, narrow token") {
 				want = "403 insufficient_scope" // a scope of its own
 			}
-			if ct := a.Header.Get("Content-Type"); a.StatusCode != http.StatusNoContent && ct != "application/json" {
+			if row.who == "audit" && name == "cookie of support" { // who looks after people need not see everything
+				want = "403 policy.role_missing"
+			} else if row.who == "audit" && name == "token of support" {
+				want = "403 insufficient_scope"
+			}
+			lines := a.StatusCode == http.StatusOK && strings.HasSuffix(p, "/bundle") && a.Header.Get("Content-Type") == "application/x-ndjson"
+			if ct := a.Header.Get("Content-Type"); !lines && a.StatusCode != http.StatusNoContent && ct != "application/json" {
 				t.Errorf("%s as %s: %q", route, name, ct)
 			}
 			switch {

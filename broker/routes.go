@@ -122,6 +122,7 @@ func (b *serving) issuerRoutes() (http.Handler, error) {
 	form("/account/keys", "create key", p.CreateKey)
 	form("/account/keys/revoke", "revoke key", p.RevokeKey)
 	form("/account/keys/rotate", "rotate key", p.RotateKey)
+	page("/account/security-log", "security log", p.SecurityLog)
 	page("/account/claims", "claims", p.Claims)
 	form("/prefs", "prefs", p.Prefs)
 	api, err := p.API(false)

@@ -28,9 +28,12 @@ func (b *Broker) following() event.Following {
 	return event.Following{Log: b.store, KV: b.store, Leaser: b.store, Now: b.now, Logger: b.log}
 }
 
-// runSinks is the job that passes on what is recorded.
+// runSinks is the job that passes on what is recorded, lets it be found, and
+// removes it when its time is over.
 func (b *Broker) runSinks(ctx context.Context) error {
 	var running errgroup.Group
+	running.Go(func() error { return b.runIndex(ctx) })
+	running.Go(func() error { return b.runRetention(ctx) })
 	for _, s := range b.sinks {
 		running.Go(func() error { return b.following().Run(ctx, s) })
 	}

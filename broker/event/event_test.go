@@ -36,6 +36,8 @@ func (m *memory) Read(_ context.Context, _ string, after uint64, limit int) (ite
 	}, nil
 }
 
+func (m *memory) Trim(context.Context, string, uint64) error { return nil }
+
 func recorder(t *testing.T, m *memory, out *bytes.Buffer, seen *[]Name) *Recorder {
 	t.Helper()
 	r, err := New(Config{Log: m, Now: func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("x", 3600)) },

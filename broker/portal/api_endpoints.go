@@ -26,6 +26,7 @@ func (p *Portal) endpoints() []endpoint {
 	makesKeys := permission{self: true, scopes: []string{ScopeAccount}, fresh: keyFresh}
 	frames := permission{self: true, scopes: []string{ScopeConsoles}}
 	people := keys // who has an account is as grave as what signs for it
+	audit := permission{roles: []Role{RoleAuditor}, scopes: []string{ScopeAudit}, fresh: adminFresh}
 	return []endpoint{
 		{method: http.MethodGet, path: "/openapi.json", summary: "This description.", needs: permission{public: true}, answer: map[string]any{}, serve: p.apiOpenAPI},
 
@@ -35,6 +36,8 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodGet, path: "/me/sessions", summary: "My sessions and devices.", needs: self, answer: page[sessionView]{}, serve: p.apiMySessions},
 		{method: http.MethodDelete, path: "/me/sessions/{id}", summary: "End one of my sessions.", needs: self, serve: p.apiEndMySession},
 		{method: http.MethodPost, path: "/me/sessions/revoke-others", summary: "End all my sessions but this one, of every kind.", needs: self, answer: endedView{}, serve: p.apiEndMyOthers},
+
+		{method: http.MethodGet, path: "/me/events", summary: "What happened to my account, newest first.", needs: self, query: []string{"after", "before", "cursor", "limit"}, answer: ownEventsPage{}, serve: p.apiMyEvents},
 
 		{method: http.MethodGet, path: "/me/api-keys", summary: "My API keys, dead ones of the last days too.", needs: self, answer: page[apiKeyView]{}, serve: p.apiMyKeys},
 		{method: http.MethodPost, path: "/me/api-keys", summary: "Make an API key; the answer shows it, once.", needs: makesKeys, body: apiKeyRequest{}, answer: newAPIKeyView{}, serve: p.apiCreateMyKey},
@@ -78,6 +81,11 @@ func (p *Portal) endpoints() []endpoint {
 
 		{method: http.MethodPost, path: "/reload", summary: "Read this replica's configuration again: all of it is put to use, or nothing (422, with every problem).", needs: keys, answer: Reload{}, serve: p.apiReload},
 		{method: http.MethodGet, path: "/clients", summary: "OIDC clients.", needs: read, answer: page[clientView]{}, serve: p.apiClients},
+		{method: http.MethodGet, path: "/audit/events", summary: "The audit log, newest first; format=jsonl or csv answers with all that the filter finds, a line each.", needs: audit,
+			query: []string{"after", "before", "name", "actor", "target", "person", "ip", "connector", "client", "ref", "severity", "text", "order", "names", "format", "limit", "cursor"}, answer: eventsPage{}, serve: p.apiEvents},
+		{method: http.MethodGet, path: "/audit/key", summary: "The public half of the key that the audit log's chain is signed with.", needs: audit, answer: auditKeyView{}, serve: p.apiAuditKey},
+		{method: http.MethodGet, path: "/audit/bundle", summary: "The log in the store with its chain, a line of JSON each, as `gatehouse audit verify` reads it.", needs: audit, answer: map[string]any{}, serve: p.apiAuditBundle},
+
 		{method: http.MethodGet, path: "/connectors", summary: "Connectors and whether they can be reached.", needs: read, answer: page[ConnectorState]{}, serve: p.apiConnectors},
 	}
 }

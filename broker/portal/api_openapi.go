@@ -117,7 +117,7 @@ func schema(t reflect.Type) map[string]any {
 		return map[string]any{"type": "object"}
 	case t.Kind() == reflect.Bool:
 		return map[string]any{"type": "boolean"}
-	case t.Kind() == reflect.Int:
+	case t.Kind() == reflect.Int, t.Kind() == reflect.Uint64:
 		return map[string]any{"type": "integer"}
 	}
 	return map[string]any{"type": "string"}

@@ -17,6 +17,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/apikey"
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/broker/event/index"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/token"
@@ -77,6 +78,10 @@ type Config struct {
 	Connectors func() []ConnectorState
 	// Reload reads the configuration again, or fails with ErrRejected.
 	Reload func(ctx context.Context, actor string) (Reload, error)
+	// Index finds events; nil where this replica has none.
+	Index *index.Index
+	// Audit is the event log with its chain.
+	Audit event.LogSource
 	// AdminToken is the content of data/admin.token; "" means that there is none.
 	AdminToken string
 	Now        func() time.Time
@@ -109,6 +114,8 @@ type Portal struct {
 	preview    func(ctx context.Context, s session.Session) (access, id token.Claims, err error)
 	connectors func() []ConnectorState
 	reload     func(ctx context.Context, actor string) (Reload, error)
+	index      *index.Index
+	audit      event.LogSource
 	adminToken operatorToken
 	now        func() time.Time
 	log        *slog.Logger
@@ -117,7 +124,7 @@ type Portal struct {
 // New returns a Portal, or an error when something that it needs is missing.
 func New(c Config) (*Portal, error) {
 	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
-		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Now == nil || c.Log == nil {
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Audit.Key == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
 	iss, err := url.Parse(c.Issuer)
@@ -125,7 +132,7 @@ func New(c Config) (*Portal, error) {
 		return nil, err
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors, reload: c.Reload,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors, reload: c.Reload, index: c.Index, audit: c.Audit,
 		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 

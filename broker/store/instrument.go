@@ -55,6 +55,12 @@ func (i *instrumented) Read(ctx context.Context, topic string, after uint64, lim
 	return i.Store.Read(ctx, topic, after, limit)
 }
 
+// Trim is the driver's.
+func (i *instrumented) Trim(ctx context.Context, topic string, before uint64) error {
+	defer i.since("trim", time.Now())
+	return i.Store.Trim(ctx, topic, before)
+}
+
 // Publish is the driver's.
 func (i *instrumented) Publish(ctx context.Context, topic string, msg []byte) error {
 	defer i.since("publish", time.Now())

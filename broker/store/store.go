@@ -84,6 +84,10 @@ type Log interface {
 	Append(ctx context.Context, topic string, entry []byte) (pos uint64, err error)
 	// Read returns up to limit entries with position > after, oldest first.
 	Read(ctx context.Context, topic string, after uint64, limit int) (iter.Seq2[uint64, []byte], error)
+	// Trim removes the entries with position < before. What is appended
+	// afterwards still gets positions that nothing had before; nothing to remove
+	// is no error. It may be called again after a failure in the middle.
+	Trim(ctx context.Context, topic string, before uint64) error
 }
 
 // Bus tells other replicas something at once. It promises no delivery: who

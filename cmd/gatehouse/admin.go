@@ -29,20 +29,6 @@ type admin struct {
 
 // call speaks to the running server with data/admin.token (or GATEHOUSE_TOKEN).
 func (a admin) call(e env, method, path string, body, into any) error {
-	base, tok := a.AdminURL, os.Getenv("GATEHOUSE_TOKEN")
-	if base == "" || tok == "" {
-		addr, data := e.private()
-		if base == "" {
-			base = "http://" + reachable(addr)
-		}
-		if tok == "" {
-			raw, err := os.ReadFile(filepath.Join(data, "admin.token"))
-			if err != nil {
-				return fmt.Errorf("the operator's token: %w (run where the server runs, or set GATEHOUSE_TOKEN)", err)
-			}
-			tok = strings.TrimSpace(string(raw))
-		}
-	}
 	var rd io.Reader
 	if body != nil {
 		js, err := json.Marshal(body)
@@ -53,35 +39,66 @@ func (a admin) call(e env, method, path string, body, into any) error {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(base, "/")+"/api/v1"+path, rd)
+	answer, err := a.send(ctx, e, method, path, rd)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+tok)
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := (&http.Client{Timeout: 30 * time.Second}).Do(req)
-	if err != nil {
-		return fmt.Errorf("the server does not answer: %w", err)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
+	defer answer.Close()
+	raw, err := io.ReadAll(io.LimitReader(answer, maxAnswer))
 	if err != nil {
 		return err
-	}
-	if resp.StatusCode >= 300 {
-		var fail struct{ Message, Code, Ref string }
-		out := &answerError{status: resp.StatusCode, body: raw, text: "the server answered " + resp.Status}
-		if json.Unmarshal(raw, &fail) == nil && fail.Message != "" {
-			out.text = fmt.Sprintf("%s (%s, reference %s)", fail.Message, fail.Code, fail.Ref)
-		}
-		return out
 	}
 	if into != nil && len(raw) > 0 {
 		return json.Unmarshal(raw, into)
 	}
 	return nil
+}
+
+// maxAnswer bounds an answer that is read whole, in bytes.
+const maxAnswer = 8 << 20
+
+// send makes a request and returns the body of an answer that does not refuse.
+func (a admin) send(ctx context.Context, e env, method, path string, body io.Reader) (io.ReadCloser, error) {
+	base, tok := a.AdminURL, os.Getenv("GATEHOUSE_TOKEN")
+	if base == "" || tok == "" {
+		addr, data := e.private()
+		if base == "" {
+			base = "http://" + reachable(addr)
+		}
+		if tok == "" {
+			raw, err := os.ReadFile(filepath.Join(data, "admin.token"))
+			if err != nil {
+				return nil, fmt.Errorf("the operator's token: %w (run where the server runs, or set GATEHOUSE_TOKEN)", err)
+			}
+			tok = strings.TrimSpace(string(raw))
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(base, "/")+"/api/v1"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+tok)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := (&http.Client{}).Do(req) // ctx bounds it
+	if err != nil {
+		return nil, fmt.Errorf("the server does not answer: %w", err)
+	}
+	if resp.StatusCode < 300 {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, err
+	}
+	var fail struct{ Message, Code, Ref string }
+	out := &answerError{status: resp.StatusCode, body: raw, text: "the server answered " + resp.Status}
+	if json.Unmarshal(raw, &fail) == nil && fail.Message != "" {
+		out.text = fmt.Sprintf("%s (%s, reference %s)", fail.Message, fail.Code, fail.Ref)
+	}
+	return nil, out
 }
 
 // answerError is an answer of the API that refuses.

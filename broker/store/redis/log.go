@@ -33,6 +33,18 @@ return id`
 
 var appendScript = goredis.NewScript(appendText)
 
+// trimText removes the oldest entries below an id, at most so many. Deleting
+// them one by one keeps to the bound exactly; XTRIM's own LIMIT is for its
+// approximate form alone.
+const trimText = `
+local first = redis.call('XRANGE', KEYS[1], '-', '(' .. ARGV[1] .. '-0', 'COUNT', ARGV[2])
+if #first == 0 then return 0 end
+local last = tonumber(string.match(first[#first][1], '^(%d+)'))
+redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f', last + 1) .. '-0')
+return #first`
+
+var trimScript = goredis.NewScript(trimText)
+
 func (s *Store) logKey(topic string) string { return s.prefix + "log:" + topic }
 
 // Append adds an entry to the topic's stream. With appendonly it outlives the
@@ -93,4 +105,30 @@ func (s *Store) Read(ctx context.Context, topic string, after uint64, limit int)
 			}
 		}
 	}, nil
+}
+
+// trimStep bounds the entries that one command removes, so that no other client
+// waits for long.
+const trimStep = 1000
+
+// Trim removes the entries with position < before. XTRIM leaves the stream and
+// its last id even when nothing is left in it, so that no position comes twice.
+func (s *Store) Trim(ctx context.Context, topic string, before uint64) error {
+	if before == 0 {
+		return nil
+	}
+	for {
+		ctx, done, err := s.ask(ctx)
+		if err != nil {
+			return s.fail("trim log", err)
+		}
+		v, err := s.script(ctx, trimScript, trimText, s.logKey(topic), strconv.FormatUint(min(before, math.MaxInt64), 10), trimStep)
+		done()
+		if err != nil {
+			return s.fail("trim log", err)
+		}
+		if n, _ := v.(int64); n < trimStep {
+			return nil
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"runtime"
 	"time"
 
@@ -19,6 +20,7 @@ const (
 	opDelete
 	opAppend
 	opSweep
+	opTrim
 )
 
 // job is one write on its way through the writer.
@@ -28,6 +30,7 @@ type job struct {
 	topic string
 	entry []byte
 	now   time.Time
+	pos   uint64
 
 	result uint64
 	err    error
@@ -246,6 +249,14 @@ func (w *writer) apply(j *job) error {
 		return err
 	case opSweep:
 		return w.sweep(j)
+	case opTrim:
+		res, err := w.exec(`delete from log where pos in (select pos from log where topic = ? and pos < ? order by pos limit ?)`, j.topic, int64(min(j.pos, math.MaxInt64)), sweepStep)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		j.result = uint64(n)
+		return err
 	}
 	return errors.New("unknown write")
 }
@@ -309,6 +320,21 @@ const sweepGrace = time.Minute
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	for {
 		n, err := s.do(ctx, &job{op: opSweep, now: now.Add(-sweepGrace)})
+		if err != nil {
+			return err
+		}
+		if n < sweepStep {
+			return nil
+		}
+	}
+}
+
+// Trim removes the entries with position < before, in steps that let others
+// write in between. The key of the table is autoincrement: a position is never
+// given again.
+func (s *Store) Trim(ctx context.Context, topic string, before uint64) error {
+	for {
+		n, err := s.do(ctx, &job{op: opTrim, topic: topic, pos: before})
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,6 +47,61 @@ func logs(t *testing.T, s store.Store, kind string) {
 	}
 	if n != 50 {
 		t.Fatalf("the log gave %d entries of 50", n)
+	}
+}
+
+// trims: what is old goes, the rest and other topics stay, and a position is
+// given once, even after everything was removed.
+func trims(t *testing.T, s store.Store, kind string) {
+	read := func(topic string) (positions []uint64) {
+		t.Helper()
+		seq, err := s.Read(t.Context(), topic, 0, 10_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pos := range seq {
+			positions = append(positions, pos)
+		}
+		return positions
+	}
+	if err := s.Trim(t.Context(), kind, 100); err != nil {
+		t.Fatalf("Trim of a topic that is not there: %v", err)
+	}
+	var all sync.WaitGroup
+	for writer := range 25 { // together more than one step of a driver's
+		all.Go(func() {
+			for i := range 100 {
+				if _, err := s.Append(t.Context(), kind, fmt.Append(nil, i)); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := s.Append(t.Context(), kind+"other", fmt.Append(nil, writer)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	were := read(kind)
+	if err := s.Trim(t.Context(), kind, 0); err != nil || len(read(kind)) != len(were) {
+		t.Fatalf("Trim before 0 left %d of %d, %v", len(read(kind)), len(were), err)
+	}
+	if err := s.Trim(t.Context(), kind, were[2300]); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(kind); len(got) != 200 || got[0] != were[2300] {
+		t.Fatalf("Trim left %d entries from %d on, want 200 from %d on", len(got), got[0], were[2300])
+	}
+	if err := s.Trim(t.Context(), kind, were[2499]+1); err != nil || len(read(kind)) != 0 {
+		t.Fatalf("Trim of all left %d, %v", len(read(kind)), err)
+	}
+	if n := len(read(kind + "other")); n != 25 {
+		t.Fatalf("another topic has %d entries of 25", n)
+	}
+	if pos, err := s.Append(t.Context(), kind, []byte("next")); err != nil || pos <= were[2499] {
+		t.Fatalf("after trimming all, Append gave %d, which is not above %d: %v", pos, were[2499], err)
+	}
+	if err := s.Trim(t.Context(), kind, math.MaxUint64); err != nil || len(read(kind)) != 0 {
+		t.Fatalf("Trim of whatever there is left %d, %v", len(read(kind)), err)
 	}
 }
 

@@ -49,6 +49,7 @@ func Run(t *testing.T, size Size, open func(t *testing.T) store.Store) {
 		{"unknown members", unknownMembers},
 		{"sealed records", sealedRecords},
 		{"log", logs},
+		{"trim", trims},
 		{"bus", busDelivers},
 		{"tells", tells},
 		{"lost link", lostLink},

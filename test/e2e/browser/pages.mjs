@@ -27,7 +27,7 @@ const outside = [
 ];
 const inside = [
   ['home', '/', 200], ['home-none', '/?q=no-such-thing', 200], ['account', '/account', 200], ['links', '/account/links', 200], ['sessions', '/account/sessions', 200], ['end-others', '/account/sessions/end-others', 200],
-  ['apps', '/account/apps', 200], ['keys', '/account/keys', 200], ['claims', '/account/claims', 200], ['signout', '/signout', 200], ['signin-again', '/signin?attempt=AAAAAAAAAAAAAAAAAAAAAAAAAA', 200],
+  ['apps', '/account/apps', 200], ['keys', '/account/keys', 200], ['security-log', '/account/security-log', 200], ['claims', '/account/claims', 200], ['signout', '/signout', 200], ['signin-again', '/signin?attempt=AAAAAAAAAAAAAAAAAAAAAAAAAA', 200],
   ['consent', authorize({ prompt: 'consent' }), 200], ['gateway-403-route', on('closed.localhost'), 403], ['gateway-403-console', on('nobody.console.localhost'), 403],
   ['gateway-502', on('down.localhost'), 502],
 ];
