@@ -30,7 +30,7 @@ func (b *serving) env(id string) connectors.Env {
 // outgoing makes a connector's client. max bounds an answer, in bytes; 0 is the
 // usual bound.
 func (b *serving) outgoing(max int64, proxy, caFile string, trusted ...string) (*http.Client, error) {
-	fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, MaxBody: max, UserAgent: "Gatehouse/" + b.opts.Version}
+	fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, MaxBody: max, UserAgent: "Gatehouse/" + b.opts.Version, Answered: b.detection.clocks.Answer}
 	for _, s := range b.cfg.Outgoing.AllowPrivate {
 		if p, err := config.ParsePrefix(s); err == nil {
 			fc.AllowPrivate = append(fc.AllowPrivate, p)

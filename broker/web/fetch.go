@@ -35,6 +35,9 @@ type FetchConfig struct {
 	Timeout   time.Duration // whole exchange; default 10 s
 	MaxBody   int64         // bytes of an answer; default 1 MiB
 	UserAgent string
+	// Answered is told of every answer's header, and when the request was sent and
+	// answered; may be nil.
+	Answered func(host string, h http.Header, sent, received time.Time)
 }
 
 // ErrForbiddenAddress means that a URL leads to an address that we do not call.
@@ -152,9 +155,13 @@ func (f *fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.Header.Set("User-Agent", f.cfg.UserAgent)
 	}
+	sent := time.Now()
 	resp, err := t.RoundTrip(r)
 	if err != nil {
 		return nil, err
+	}
+	if f.cfg.Answered != nil {
+		f.cfg.Answered(r.URL.Hostname(), resp.Header, sent, time.Now())
 	}
 	resp.Body = &limitedBody{ReadCloser: resp.Body, left: f.cfg.MaxBody}
 	return resp, nil
