@@ -17,6 +17,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/apikey"
 	"github.com/remotegpu/gatehouse/broker/console"
 	"github.com/remotegpu/gatehouse/broker/demo"
+	"github.com/remotegpu/gatehouse/broker/detect"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/event/index"
 	"github.com/remotegpu/gatehouse/broker/grant"
@@ -59,22 +60,25 @@ type Broker struct {
 	auditKey *event.AuditKey
 	chain    *event.Sealer
 	sinks    []event.Sink // readers of the event log: sinks.go
-	index    *index.Index // nil where the data folder cannot be written: audit.go
-	keys     *token.Keyring
-	pairs    *token.Pairs
-	users    *user.Directory
-	sessions *session.Manager
-	ledger   *grant.Ledger
-	consoles *console.Registry
-	accounts *user.ServiceAccounts
-	apiKeys  *apikey.Registry
-	metrics  *metrics
-	sentry   *sentry.Client  // nil without sentry.dsn
-	tracer   *tracing.Tracer // nil where nothing is traced
-	current  atomic.Pointer[serving]
-	reloads  reloads
-	operator string       // data/admin.token
-	demo     net.Listener // of the demo upstream; nil without --dev
+	// certificates are those of the listeners with TLS.
+	certificates []*certificate
+	detection    detection
+	index        *index.Index // nil where the data folder cannot be written: audit.go
+	keys         *token.Keyring
+	pairs        *token.Pairs
+	users        *user.Directory
+	sessions     *session.Manager
+	ledger       *grant.Ledger
+	consoles     *console.Registry
+	accounts     *user.ServiceAccounts
+	apiKeys      *apikey.Registry
+	metrics      *metrics
+	sentry       *sentry.Client  // nil without sentry.dsn
+	tracer       *tracing.Tracer // nil where nothing is traced
+	current      atomic.Pointer[serving]
+	reloads      reloads
+	operator     string       // data/admin.token
+	demo         net.Listener // of the demo upstream; nil without --dev
 
 	// Notes are what a start should say: a key that was made, for example.
 	Notes []string
@@ -88,7 +92,8 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	b := &Broker{cfg: cfg, opts: opts, log: slog.New(logging.WithRequest(opts.Log.Handler())), now: opts.Now, metrics: newMetrics(opts.Version), reloads: reloads{swapped: make(chan struct{}, 1)}}
+	b := &Broker{cfg: cfg, opts: opts, log: slog.New(logging.WithRequest(opts.Log.Handler())), now: opts.Now, metrics: newMetrics(opts.Version), reloads: reloads{swapped: make(chan struct{}, 1)},
+		detection: detection{clocks: detect.NewClocks(), operations: &detect.Operations{}}}
 	defer func() {
 		if err != nil {
 			b.Close()
@@ -109,13 +114,16 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if opts.Store != nil {
 		b.store = opts.Store(b.store)
 	}
-	b.store = b.traced(store.Instrument(b.store, b.metrics.storeOperation))
+	b.store = b.traced(store.Instrument(b.store, func(op string, took time.Duration) {
+		b.metrics.storeOperation(op, took)
+		b.detection.operations.Observe(op, took)
+	}))
 	if cfg.Dev {
 		if err := b.startDemo(); err != nil {
 			return nil, err
 		}
 	}
-	if b.events, err = event.New(event.Config{Log: b.store, Now: b.now, Logger: b.log, Observe: b.metrics.event}); err != nil {
+	if b.events, err = event.New(event.Config{Log: b.store, Now: b.now, Logger: b.log, Place: b.placeOf, Observe: b.metrics.event}); err != nil {
 		return nil, err
 	}
 	tokens := cfg.Tokens.WithDefaults()
@@ -166,7 +174,7 @@ func (b *Broker) domain(tokens grant.TokensConfig) (err error) {
 	}
 	if b.sessions, err = session.New(session.Config{
 		KV: b.store, Bus: b.store, Leaser: b.store, Sealer: b.sealer, Epochs: b.users, Limits: cfg.Sessions,
-		RefreshIdle: tokens.RefreshIdleTTL, RefreshMax: tokens.RefreshMaxTTL, Now: b.now, Log: b.log, Ended: b.sessionEnded,
+		RefreshIdle: tokens.RefreshIdleTTL, RefreshMax: tokens.RefreshMaxTTL, Now: b.now, Log: b.log, Ended: b.sessionEnded, Moved: b.sessionMoved,
 	}); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"os"
 	"sync"
@@ -51,6 +52,15 @@ func (c *certificate) load() error {
 	}
 	c.cert, c.files = &cert, files
 	return nil
+}
+
+// leaf is the certificate that the next connection is shown.
+func (c *certificate) leaf() *x509.Certificate {
+	cert, err := c.get(nil)
+	if err != nil || cert == nil {
+		return nil
+	}
+	return cert.Leaf
 }
 
 // get is tls.Config.GetCertificate. A pair that is broken, or half written, is

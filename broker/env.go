@@ -40,7 +40,7 @@ func (b *serving) outgoing(max int64, proxy, caFile string, trusted ...string) (
 
 // fetching is how far a client may reach that calls hosts of the configuration.
 func (b *serving) fetching(proxy, caFile string, trusted ...string) (web.FetchConfig, error) {
-	fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, UserAgent: "Gatehouse/" + b.opts.Version}
+	fc := web.FetchConfig{CAFile: caFile, AllowHosts: trusted, ProxyUntrusted: b.cfg.Outgoing.ProxyUntrusted, UserAgent: "Gatehouse/" + b.opts.Version, Answered: b.detection.clocks.Answer}
 	for _, s := range b.cfg.Outgoing.AllowPrivate {
 		if p, err := config.ParsePrefix(s); err == nil {
 			fc.AllowPrivate = append(fc.AllowPrivate, p)

@@ -47,6 +47,7 @@ func (b *Broker) Listen() (Listeners, error) {
 				l.close()
 				return l, fmt.Errorf("tls: %w", err)
 			}
+			b.certificates = append(b.certificates, cert)
 			ln = tls.NewListener(ln, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get, NextProtos: []string{"h2", "http/1.1"}})
 		}
 		*x.to = ln
@@ -96,7 +97,7 @@ func (b *Broker) Serve(ctx context.Context, l Listeners) error {
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJobs()
 	var running errgroup.Group
-	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.runDoors, b.consoles.Run, b.accounts.Run, b.apiKeys.Run, b.current.Load().gateway.Run, b.sweep, b.runSinks, b.sentry.Run, b.runArchives} {
+	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.runDoors, b.consoles.Run, b.accounts.Run, b.apiKeys.Run, b.current.Load().gateway.Run, b.sweep, b.runSinks, b.sentry.Run, b.runArchives, b.detection.probes.Run} {
 		running.Go(func() error { return run(jobs) })
 	}
 	var servers []*http.Server

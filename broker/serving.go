@@ -9,6 +9,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/event/archive"
 	"github.com/remotegpu/gatehouse/broker/gateway"
+	"github.com/remotegpu/gatehouse/broker/geo"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/issuer"
 	"github.com/remotegpu/gatehouse/broker/portal"
@@ -29,6 +30,7 @@ type serving struct {
 	cfg     *config.Config
 	edge    *web.Edge
 	clients *grant.Clients
+	finder  *geo.Finder // nil without geoip_file
 	methods []signin.Method
 	door    *signin.Door
 	issuer  *issuer.Issuer
@@ -79,6 +81,8 @@ func (b *Broker) use(s *serving) {
 	b.accounts.SetFixed(s.cfg.ServiceAccounts)
 	b.apiKeys.SetPerOwner(s.cfg.APIKeys.PerOwner)
 	b.consoles.SetNetworks(s.networks)
+	odd := s.cfg.Detection.WithDefaults().Moved
+	b.sessions.SetMoves(odd.Times, odd.Window, odd.Known())
 	if b.opts.Level != nil {
 		b.opts.Level.Set(level(s.cfg.Log))
 	}
@@ -125,8 +129,13 @@ func (b *serving) doors(before *serving) (err error) {
 			return fmt.Errorf("time_zone: %w", err)
 		}
 	}
+	if cfg.GeoIPFile != "" {
+		if b.finder, err = geo.Open(cfg.GeoIPFile, b.now, b.log); err != nil {
+			return fmt.Errorf("geoip_file: %w", err)
+		}
+	}
 	if b.edge, err = web.New(web.Config{
-		Issuer: iss, TrustedProxies: proxies, DefaultLocale: cfg.DefaultLocale, Brand: cfg.Brand, Support: cfg.Support, TimeZone: zone,
+		Issuer: iss, TrustedProxies: proxies, PlaceHeaders: web.PlaceHeaders(cfg.GeoIPHeaders), DefaultLocale: cfg.DefaultLocale, Brand: cfg.Brand, Support: cfg.Support, TimeZone: zone,
 		Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer,
 	}); err != nil {
 		return err
@@ -141,7 +150,7 @@ func (b *serving) doors(before *serving) (err error) {
 	if b.door, err = signin.New(signin.Config{
 		Before: door,
 		Edge:   b.edge, Issuer: cfg.Issuer, Methods: b.methods, Sessions: b.sessions, Users: b.users, KV: b.store, Bus: b.store, Sealer: b.sealer,
-		Events: b.events, Limits: cfg.RateLimits, Now: b.now, Log: b.log, Observe: b.metrics.signin, Reserved: b.disabled(),
+		Events: b.events, Limits: cfg.RateLimits, Now: b.now, Log: b.log, Observe: b.metrics.signin, Reserved: b.disabled(), Place: b.placeOf,
 		Staff: func(ctx context.Context, s session.Session, u user.User) (bool, error) {
 			return b.portal.Staff(ctx, s, u)
 		},
@@ -176,7 +185,7 @@ func (b *serving) doors(before *serving) (err error) {
 	}
 	b.portal, err = portal.New(portal.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
-		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Roles: cfg.Roles, AdminToken: b.operator, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
+		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
 			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {

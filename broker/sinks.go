@@ -19,7 +19,10 @@ func (b *Broker) openSinks(ctx context.Context) error {
 	}
 	b.auditKey = key
 	b.chain = event.NewSealer(event.SealerConfig{KV: b.store, Log: b.store, Key: key, Sealer: b.sealer, Now: b.now, RolledBack: b.rolledBack})
-	b.sinks = []event.Sink{b.chain}
+	if err := b.openDetection(); err != nil {
+		return err
+	}
+	b.sinks = []event.Sink{b.chain, b.detection.log}
 	return nil
 }
 

@@ -12,7 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/remotegpu/gatehouse/broker/apikey"
+	"github.com/remotegpu/gatehouse/broker/detect"
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/grant"
@@ -53,9 +56,10 @@ type Config struct {
 	Registration   issuer.RegistrationConfig `yaml:"registration,later"`
 	RateLimits     signin.LimitsConfig       `yaml:"rate_limits"`
 	DefaultLocale  string                    `yaml:"default_locale"`
-	Brand          string                    `yaml:"brand"`   // name on the pages; default RemoteGPU
-	Support        string                    `yaml:"support"` // whom error pages name
-	GeoIPFile      string                    `yaml:"geoip_file,later"`
+	Brand          string                    `yaml:"brand"`      // name on the pages; default RemoteGPU
+	Support        string                    `yaml:"support"`    // whom error pages name
+	GeoIPFile      string                    `yaml:"geoip_file"` // mmdb: where addresses are
+	GeoIPHeaders   GeoIPHeaders              `yaml:"geoip_headers"`
 	TimeZone       string                    `yaml:"time_zone"`
 
 	Connectors []Connector `yaml:"-"` // the shortcuts first, then `connectors`
@@ -82,6 +86,8 @@ type Config struct {
 	Audit              event.AuditConfig          `yaml:"audit"`
 	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials,later"`
 
+	Detection detect.Config `yaml:"detection"`
+
 	Outgoing   OutgoingConfig    `yaml:"outgoing"`
 	Sentry     sentry.Config     `yaml:"sentry"`
 	UptimeKuma uptimekuma.Config `yaml:"uptime_kuma"`
@@ -91,6 +97,13 @@ type Config struct {
 
 	// Dev is set by `serve --dev` alone.
 	Dev bool `yaml:"-"`
+}
+
+// GeoIPHeaders name headers in which a trusted proxy says where its client is;
+// they count before geoip_file, and from nobody else.
+type GeoIPHeaders struct {
+	Country string `yaml:"country"` // of the code of ISO 3166-1
+	City    string `yaml:"city"`
 }
 
 // TLSConfig names the certificate of the public listener.
@@ -205,6 +218,15 @@ func (c *Config) Problems() []problem.Problem {
 	for i, p := range c.TrustedProxies {
 		if _, err := ParsePrefix(p); err != nil {
 			add(fmt.Sprintf("TrustedProxies[%d]", i), "trusted_proxies", fmt.Sprintf("%q is not an address or network.", p), "10.0.0.0/8 or 192.0.2.7")
+		}
+	}
+	for _, h := range []struct{ field, name string }{{"GeoIPHeaders.Country", c.GeoIPHeaders.Country}, {"GeoIPHeaders.City", c.GeoIPHeaders.City}} {
+		switch {
+		case h.name == "":
+		case !httpguts.ValidHeaderFieldName(h.name):
+			add(h.field, "geoip_headers.name", fmt.Sprintf("%q is no name of a header.", h.name), "CF-IPCountry")
+		case len(c.TrustedProxies) == 0:
+			add(h.field, "geoip_headers.proxy", "Only a proxy in trusted_proxies may say where its client is, and there is none.", "trusted_proxies: [192.0.2.7]")
 		}
 	}
 	// Behind a TLS terminator that is not named, every client has its address.

@@ -44,6 +44,9 @@ type Config struct {
 	Log    store.Log
 	Now    func() time.Time
 	Logger *slog.Logger
+	// Place says where an address is; "" is not known. It stands in the details of
+	// every event with an address. May be nil.
+	Place func(ctx context.Context, ip string) (country, place string)
 	// Observe counts the event; may be nil.
 	Observe func(Event)
 }
@@ -79,6 +82,7 @@ func (r *Recorder) Record(ctx context.Context, e Event) error {
 		}
 		e.Details = details
 	}
+	e.Details = r.placed(ctx, e)
 	js, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("record %s: %w", e.Name, err)
@@ -100,6 +104,27 @@ func (r *Recorder) Record(ctx context.Context, e Event) error {
 	}
 	r.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "event", attrs...)
 	return nil
+}
+
+// placed are an event's details with where its address is.
+func (r *Recorder) placed(ctx context.Context, e Event) map[string]string {
+	if e.IP == "" || r.cfg.Place == nil {
+		return e.Details
+	}
+	country, place := r.cfg.Place(ctx, e.IP)
+	if country == "" && place == "" {
+		return e.Details
+	}
+	details := maps.Clone(e.Details)
+	if details == nil {
+		details = map[string]string{}
+	}
+	for k, v := range map[string]string{"country": country, "place": place} {
+		if v != "" {
+			details[k] = clean(v)
+		}
+	}
+	return details
 }
 
 // clean bounds a text and takes out what could forge a line of a log or turn

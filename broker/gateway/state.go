@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/x509"
 	"sync/atomic"
 
 	"github.com/remotegpu/gatehouse/broker/gateway/upstream"
@@ -23,6 +24,27 @@ func (h *upstreamHealth) saw(state int32) {
 	if h.state.Load() != state {
 		h.state.Store(state)
 	}
+}
+
+// ClientCertificate is what the gateway shows to the upstreams of a route.
+type ClientCertificate struct {
+	Route string
+	Leaf  *x509.Certificate
+}
+
+// ClientCertificates lists those that routes have, as the next connection shows
+// them.
+func (g *Gateway) ClientCertificates() []ClientCertificate {
+	var out []ClientCertificate
+	for _, rt := range g.all {
+		if rt.tls == nil {
+			continue
+		}
+		for _, c := range rt.tls.Config("").Certificates {
+			out = append(out, ClientCertificate{rt.Name, c.Leaf})
+		}
+	}
+	return out
 }
 
 // State is a route's condition, for metrics.

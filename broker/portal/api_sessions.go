@@ -22,6 +22,8 @@ type sessionView struct {
 	Parent    string       `json:"parent,omitempty"`
 	Connector string       `json:"connector"`
 	IP        string       `json:"ip,omitempty"`
+	Country   string       `json:"country,omitempty"`
+	Place     string       `json:"place,omitempty"`
 	Agent     string       `json:"agent,omitempty"`
 	AuthTime  time.Time    `json:"auth_time"`
 	Created   time.Time    `json:"created"`
@@ -31,7 +33,7 @@ type sessionView struct {
 }
 
 func viewSession(s session.Session, current string) sessionView {
-	return sessionView{ID: s.ID, User: s.UserID, Kind: s.Kind, Parent: s.Parent, Connector: s.Connector, IP: s.IP, Agent: s.Agent,
+	return sessionView{ID: s.ID, User: s.UserID, Kind: s.Kind, Parent: s.Parent, Connector: s.Connector, IP: s.IP, Country: s.Country, Place: s.Place, Agent: s.Agent,
 		AuthTime: s.AuthTime.UTC(), Created: s.Created.UTC(), Seen: s.Seen.UTC(), Expires: s.Expires.UTC(), Current: s.ID == current}
 }
 

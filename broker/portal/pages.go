@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -124,11 +125,11 @@ type sessionsPage struct {
 }
 
 type sessionRow struct {
-	ID, Device, IP, Connector string
-	parent                    string
-	Kind                      session.Kind
-	Started, Seen             time.Time
-	Current, Under            bool // Under: an offline one below the browser that it came from
+	ID, Device, IP, Place, Connector string
+	parent                           string
+	Kind                             session.Kind
+	Started, Seen                    time.Time
+	Current, Under                   bool // Under: an offline one below the browser that it came from
 }
 
 // Sessions is GET /account/sessions: the current one first.
@@ -143,7 +144,7 @@ func (p *Portal) Sessions(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := sessionsPage{person: p.person(s, u), Others: len(all) > 1}
 	for _, x := range all {
-		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, parent: x.Parent, Device: session.DeviceName(x.Agent), IP: x.IP, Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
+		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, parent: x.Parent, Device: session.DeviceName(x.Agent), IP: x.IP, Place: cmp.Or(p.place(x.IP, web.RequestOf(r).Locale), x.Place), Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
 	}
 	page.Sessions = inFamilies(page.Sessions, s.ID)
 	return p.edge.Page(w, r, http.StatusOK, "sessions", page)

@@ -70,6 +70,8 @@ type Config struct {
 	Access func(ctx context.Context, q AccessQuestion, s session.Session) (Access, error)
 	// OwnsDomain reports whether a connector may speak for an e-mail domain; verified is what the upstream said of the address.
 	OwnsDomain func(connector, domain string, verified bool) bool
+	// Place says where an address is, in a language; "" is not known. May be nil.
+	Place func(ip, locale string) string
 	// Apps lists what the person of a session may open through the gateway.
 	Apps func(r *http.Request, s session.Session, u user.User) ([]App, error)
 	// Preview returns the claims of the tokens that this session would get.
@@ -111,6 +113,7 @@ type Portal struct {
 	access     func(ctx context.Context, q AccessQuestion, s session.Session) (Access, error)
 	ownsDomain func(connector, domain string, verified bool) bool
 	apps       func(r *http.Request, s session.Session, u user.User) ([]App, error)
+	place      func(ip, locale string) string
 	preview    func(ctx context.Context, s session.Session) (access, id token.Claims, err error)
 	connectors func() []ConnectorState
 	reload     func(ctx context.Context, actor string) (Reload, error)
@@ -127,12 +130,15 @@ func New(c Config) (*Portal, error) {
 		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Audit.Key == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
+	if c.Place == nil {
+		c.Place = func(string, string) string { return "" }
+	}
 	iss, err := url.Parse(c.Issuer)
 	if err != nil {
 		return nil, err
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, preview: c.Preview, connectors: c.Connectors, reload: c.Reload, index: c.Index, audit: c.Audit,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, place: c.Place, preview: c.Preview, connectors: c.Connectors, reload: c.Reload, index: c.Index, audit: c.Audit,
 		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 

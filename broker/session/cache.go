@@ -30,6 +30,7 @@ type entry struct {
 	verified time.Time // when the store last said so, or for one in doubt the bus was last heard
 	asked    time.Time // when a recheck was last asked for
 	loose    bool      // not in the cache: its uses are kept by usedLoose
+	traces   [2]trace  // from where it is used
 	doubts   uint64    // the cache's when it was read; another now means doubt
 }
 
@@ -90,7 +91,7 @@ func (c *cache) put(gen uint64, s Session, now time.Time) *entry {
 		if old.seen.After(e.seen) {
 			e.seen = old.seen
 		}
-		e.asked = old.asked
+		e.asked, e.traces = old.asked, old.traces
 		old.mu.Unlock()
 	}
 	if len(c.sessions) >= cacheMax {
@@ -269,24 +270,37 @@ func (c *cache) seen(id string) (time.Time, bool) {
 	return e.seen, true
 }
 
+// use is when a session was last used, and from where.
+type use struct {
+	at     time.Time
+	traces [2]trace
+}
+
 // dirty returns the uses that are not in the store yet, those at least step old
 // and those of which nothing else is left here.
-func (c *cache) dirty(step time.Duration) map[string]time.Time {
+func (c *cache) dirty(step time.Duration) map[string]use {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out map[string]time.Time
+	var out map[string]use
 	if len(c.used) > 0 {
-		out, c.used = c.used, map[string]time.Time{}
+		out = make(map[string]use, len(c.used))
+		for id, at := range c.used {
+			out[id] = use{at: at}
+		}
+		clear(c.used)
 	}
 	for id, e := range c.sessions {
 		e.mu.Lock()
 		_, owed := out[id] // and used again since, perhaps
 		if e.seen.After(e.written) && (owed || e.seen.Sub(e.written) >= step) {
 			if out == nil {
-				out = map[string]time.Time{}
+				out = map[string]use{}
 			}
-			out[id] = e.seen
+			out[id] = use{e.seen, e.traces}
 			e.written = e.seen
+			for i := range e.traces {
+				e.traces[i].times = 0
+			}
 		}
 		e.mu.Unlock()
 	}
@@ -295,15 +309,15 @@ func (c *cache) dirty(step time.Duration) map[string]time.Time {
 
 // usedLoose keeps a use of a session that was read while something changed, and
 // is therefore not in the cache.
-func (c *cache) usedLoose(id string, at time.Time) { c.unwritten(map[string]time.Time{id: at}) }
+func (c *cache) usedLoose(id string, at time.Time) { c.unwritten(map[string]use{id: {at: at}}) }
 
 // unwritten takes back uses that dirty returned and nobody could write.
-func (c *cache) unwritten(uses map[string]time.Time) {
+func (c *cache) unwritten(uses map[string]use) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id, at := range uses {
-		if at.After(c.used[id]) {
-			c.used[id] = at
+	for id, u := range uses {
+		if u.at.After(c.used[id]) {
+			c.used[id] = u.at
 		}
 	}
 }

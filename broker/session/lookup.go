@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/web"
 )
 
 // Lookup returns the session of the broker's own cookie: ErrNoSession,
@@ -41,7 +43,7 @@ func (m *Manager) LookupHost(ctx context.Context, h Handle, host string) (Sessio
 	if rec.Host != host || !m.cfg.Now().Before(rec.Expires) {
 		return Session{}, ErrNoSession
 	}
-	return m.Get(ctx, rec.Session)
+	return m.get(ctx, rec.Session, true, web.RequestIP(ctx))
 }
 
 func (m *Manager) readHandle(ctx context.Context, id string) (handle, error) {
@@ -91,11 +93,13 @@ func away(err error) bool {
 // Get returns a live session by its id and counts as use. It is read from
 // memory unless this replica may be missing news.
 func (m *Manager) Get(ctx context.Context, id string) (Session, error) {
-	return m.get(ctx, id, true)
+	return m.get(ctx, id, true, netip.Addr{})
 }
 
-// get is Get, which asks for a recheck that is due unless the caller does it.
-func (m *Manager) get(ctx context.Context, id string, ask bool) (Session, error) {
+// get is Get, which asks for a recheck that is due unless the caller does it. from
+// is where a cookie was used. A token says nothing of where its session is: it is
+// used from wherever its client is.
+func (m *Manager) get(ctx context.Context, id string, ask bool, from netip.Addr) (Session, error) {
 	now := m.cfg.Now()
 	e, sure := m.cache.get(id)
 	if !sure || !m.hearing(now) {
@@ -119,6 +123,9 @@ func (m *Manager) get(ctx context.Context, id string, ask bool) (Session, error)
 		return Session{}, ErrEnded
 	}
 	e.seen = now
+	if from.IsValid() {
+		e.traces[family(from)].use(m.moves.Load().network(from))
+	}
 	loose := e.loose
 	due := ask && s.Renewal != "" && now.Sub(s.Proved) >= m.limits.Load().Recheck && now.Sub(e.asked) >= recheckAgain
 	if due {

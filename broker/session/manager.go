@@ -43,6 +43,9 @@ type Config struct {
 	// its connector refused, or somebody else signed in over it. Who calls Revoke
 	// has a reason and tells of it. May be nil.
 	Ended func(ctx context.Context, s Session, reason string)
+	// Moved is told of a session whose uses go to and fro between networks
+	// (SetMoves); may be nil.
+	Moved func(ctx context.Context, s Session, m Move)
 }
 
 // Manager keeps the sessions. It is safe for concurrent use.
@@ -56,6 +59,7 @@ type Manager struct {
 	renewer  Renewer
 	serves   func(connector string) bool
 	limits   atomic.Pointer[limits]
+	moves    atomic.Pointer[moveLimits]
 	cache    *cache
 	heard    atomic.Int64 // when the bus was last heard, in nanoseconds since 1970
 	flight   singleflight.Group
@@ -84,6 +88,7 @@ func New(cfg Config) (*Manager, error) {
 		cfg.Ended = func(context.Context, Session, string) {}
 	}
 	m := &Manager{cfg: cfg, cache: newCache(), recheck: make(chan asking, 64)}
+	m.SetMoves(6, 10*time.Minute, nil)
 	m.SetLimits(cfg.Limits, cfg.RefreshIdle, cfg.RefreshMax)
 	sc := store.CollectionConfig[Session]{Kind: "session", Sealer: cfg.Sealer, Now: cfg.Now, Expires: m.storedUntil,
 		Index: func(s Session) map[string]string {
@@ -229,7 +234,7 @@ func (m *Manager) proveAgain(ctx context.Context, old, fresh Session, now time.T
 		}
 		v.Groups, v.Proved, v.AuthTime, v.ACR, v.AMR = fresh.Groups, fresh.Proved, fresh.AuthTime, fresh.ACR, fresh.AMR
 		v.Renewal, v.Upstream, v.UpstreamKey, v.Username, v.Org = fresh.Renewal, fresh.Upstream, fresh.UpstreamKey, fresh.Username, fresh.Org
-		v.IP, v.Agent, v.Seen = fresh.IP, fresh.Agent, now
+		v.IP, v.Agent, v.Country, v.Place, v.Seen = fresh.IP, fresh.Agent, fresh.Country, fresh.Place, now
 		next := *v
 		next.Expires = fresh.Expires
 		v.Expires = m.lifetime(next, now)
@@ -251,7 +256,7 @@ func (m *Manager) StartChild(ctx context.Context, parent Session, kind Kind) (Se
 	now := m.cfg.Now()
 	s := parent
 	s.ID, s.Kind, s.Parent, s.Version = newID(), kind, parent.BrowserID(), 1
-	s.Created, s.Seen, s.Expires = now, now, time.Time{}
+	s.Created, s.Seen, s.Expires, s.Uses = now, now, time.Time{}, Uses{}
 	s.Expires = m.lifetime(s, now)
 	if err := m.sessions.Create(ctx, s.ID, s); err != nil {
 		return Session{}, fmt.Errorf("start %s session: %w", kind, err)

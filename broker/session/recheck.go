@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -35,7 +36,7 @@ func (m *Manager) Recheck(ctx context.Context, id string) (Session, error) {
 }
 
 func (m *Manager) vouched(ctx context.Context, id string, wait bool) (Session, error) {
-	s, err := m.get(ctx, id, false)
+	s, err := m.get(ctx, id, false, netip.Addr{})
 	if err != nil {
 		return Session{}, err
 	}

@@ -204,14 +204,21 @@ func (m *Manager) listen(ctx context.Context) {
 // flush writes last uses that are at least step newer than the store's.
 func (m *Manager) flush(ctx context.Context, step time.Duration) {
 	uses := m.cache.dirty(step)
-	for id, at := range uses {
-		_, err := m.sessions.Update(ctx, id, func(s *Session) error {
-			if !s.Ended.IsZero() || !at.After(s.Seen) {
+	limits := m.moves.Load()
+	for id, u := range uses {
+		var move Move
+		var moved bool
+		s, err := m.sessions.Update(ctx, id, func(s *Session) error {
+			if !s.Ended.IsZero() || !u.at.After(s.Seen) {
 				return ErrEnded
 			}
-			s.Seen = at
+			s.Seen = u.at
+			move, moved = s.Uses.add(u.traces, u.at, limits)
 			return nil
 		})
+		if err == nil && moved {
+			m.moved(ctx, s, move)
+		}
 		if err != nil && !errors.Is(err, ErrEnded) && !errors.Is(err, store.ErrNotFound) {
 			m.cfg.Log.WarnContext(ctx, "session: the last use was not written", "err", err)
 			m.cache.unwritten(uses) // the next flush tries again, and the one at shutdown

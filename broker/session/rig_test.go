@@ -95,6 +95,7 @@ type rig struct {
 	users *user.Directory
 	up    *upstream
 	seal  *store.Sealer
+	moved func(context.Context, session.Session, session.Move)
 	storetest.Clock
 }
 
@@ -118,7 +119,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) replica(limits session.SessionsConfig) *session.Manager {
 	r.t.Helper()
 	m, err := session.New(session.Config{KV: r.link, Bus: r.link, Leaser: r.link, Sealer: r.seal, Epochs: r.users, Limits: limits,
-		RefreshIdle: 14 * 24 * time.Hour, RefreshMax: 90 * 24 * time.Hour, Now: r.Now, Log: slog.New(slog.DiscardHandler)})
+		RefreshIdle: 14 * 24 * time.Hour, RefreshMax: 90 * 24 * time.Hour, Now: r.Now, Log: slog.New(slog.DiscardHandler), Moved: r.moved})
 	if err != nil {
 		r.t.Fatal(err)
 	}

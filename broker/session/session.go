@@ -45,8 +45,11 @@ type Session struct {
 	Expires     time.Time `json:"expires"` // the absolute end
 	IP          string    `json:"ip,omitempty"`
 	Agent       string    `json:"agent,omitempty"`
+	Country     string    `json:"country,omitempty"` // where IP was, as far as that was known then
+	Place       string    `json:"place,omitempty"`
 	Ended       time.Time `json:"ended,omitzero"`
 	Reason      string    `json:"reason,omitempty"` // why it ended
+	Uses        Uses      `json:"uses,omitzero"`    // from where it is used
 }
 
 // BrowserID is the sid of ID and logout tokens: the browser session's.

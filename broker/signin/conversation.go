@@ -53,6 +53,7 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 		Groups: groups, Proved: now, AuthTime: authTime(id.AuthTime, now), ACR: id.ACR, AMR: id.AMR, Expires: id.SessionEnds,
 		IP: q.IP.String(), Agent: q.Agent,
 	}
+	s.Country, s.Place = d.cfg.Place(r.Context(), s.IP)
 	if _, ok := m.Connector.(connectors.Renewer); ok && id.Renewal != nil {
 		s.Renewal, err = d.cfg.Sessions.SaveRenewal(r.Context(), session.Renewal{Connector: m.ID, Subject: id.Subject, State: id.Renewal, Groups: groups, Proved: now}, id.OneRenewal)
 		if err != nil {
@@ -82,9 +83,7 @@ func (d *Door) finish(w http.ResponseWriter, r *http.Request, m *Method, a attem
 	d.health.worked(r.Context(), m.ID)
 	d.cfg.Edge.SetCookie(w, SessionCookie, string(h), 0)
 	d.cfg.Edge.SetCookie(w, lastCookie, m.ID, 180*24*time.Hour)
-	if account != "" {
-		d.rememberDevice(w, r, account)
-	}
+	d.rememberDevice(w, r, s, account)
 	if k != nil && k.Identity != nil && !created {
 		if a.ReturnTo, err = d.offer(w, r, a, linking{User: u.ID, Session: s.ID, Identity: k.Identity, At: k.At}); err != nil {
 			return err

@@ -104,6 +104,8 @@ type Config struct {
 	Log      *slog.Logger
 	// Observe is told how long a connector took to decide; may be nil.
 	Observe func(connector string, took time.Duration)
+	// Place says where an address is, in English; "" is not known. May be nil.
+	Place func(ctx context.Context, ip string) (country, place string)
 	// Reserved are ids of connectors that are configured and not among Methods:
 	// their groups' names are nobody else's all the same (UP-11).
 	Reserved []string
@@ -126,6 +128,7 @@ type Door struct {
 	answers      *store.Collection[parkedAnswer]
 	logouts      *store.Collection[askedLogout]
 	certificates *store.Collection[seenCertificates]
+	devices      *store.Collection[knownDevices]
 	limits       *limits
 	health       health
 	known        map[string]bool // connector ids, and the names reserved for roles
@@ -138,6 +141,9 @@ func New(cfg Config) (*Door, error) {
 	}
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, time.Duration) {}
+	}
+	if cfg.Place == nil {
+		cfg.Place = func(context.Context, string) (string, string) { return "", "" }
 	}
 	if cfg.Staff == nil {
 		cfg.Staff = func(context.Context, session.Session, user.User) (bool, error) { return false, nil }
@@ -158,7 +164,7 @@ func New(cfg Config) (*Door, error) {
 		d.known[id] = true
 	}
 	d.parked = store.NewCollection(cfg.KV, store.CollectionConfig[attempt]{Kind: "attempt", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(a attempt) time.Time { return a.At.Add(attemptTTL) }})
-	d.answers, d.logouts = d.newParking(), d.newLogouts()
+	d.answers, d.logouts, d.devices = d.newParking(), d.newLogouts(), d.newDevices()
 	d.certificates = store.NewCollection(cfg.KV, store.CollectionConfig[seenCertificates]{Kind: "certificates", Sealer: cfg.Sealer, Now: cfg.Now})
 	if before := cfg.Before; before != nil && before.limits.max == cfg.Limits.WithDefaults() {
 		d.limits = before.limits

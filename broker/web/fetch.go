@@ -37,6 +37,9 @@ type FetchConfig struct {
 	Timeout   time.Duration // whole exchange; default 10 s
 	MaxBody   int64         // bytes of an answer; default 1 MiB
 	UserAgent string
+	// Answered is told of every answer's header, and when the request was sent and
+	// answered; may be nil.
+	Answered func(host string, h http.Header, sent, received time.Time)
 }
 
 // ErrForbiddenAddress means that a URL leads to an address that we do not call.
@@ -168,6 +171,7 @@ func (f *fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	if span.On() { // the trace is not passed on: its id is nothing to strangers
 		span.Set("server.address", r.URL.Hostname())
 	}
+	sent := time.Now()
 	resp, err := t.RoundTrip(r)
 	if err != nil {
 		span.Fail(err)
@@ -176,6 +180,9 @@ func (f *fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	span.Status(resp.StatusCode, tracing.Client)
 	span.End()
+	if f.cfg.Answered != nil {
+		f.cfg.Answered(r.URL.Hostname(), resp.Header, sent, time.Now())
+	}
 	resp.Body = &limitedBody{ReadCloser: resp.Body, left: f.cfg.MaxBody}
 	return resp, nil
 }

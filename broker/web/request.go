@@ -29,6 +29,9 @@ type Request struct {
 	Agent  string
 	// Span is the request's in its trace; the zero Span where nothing is traced.
 	Span tracing.Span
+	// Country and City are a trusted proxy's word about where the client is, as it
+	// was sent; "" where there is none.
+	Country, City string
 
 	// What answered, for the access log: the label and the pattern of the handler,
 	// or the gateway's route and its path; who asked, once that is known; and
@@ -78,6 +81,15 @@ func RequestID(ctx context.Context) string {
 	return ""
 }
 
+// RequestIP returns the client's address of the request that a context belongs
+// to, or the zero Addr.
+func RequestIP(ctx context.Context) netip.Addr {
+	if q, ok := ctx.Value(requestKey{}).(*Request); ok {
+		return q.IP
+	}
+	return netip.Addr{}
+}
+
 // WithRequest makes RequestFrom return q.
 func WithRequest(ctx context.Context, q *Request) context.Context {
 	return context.WithValue(ctx, requestKey{}, q)
@@ -96,6 +108,7 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 		start := time.Now()
 		q := &Request{ID: rand.Text(), Host: HostName(r.Host), Agent: cutText(r.UserAgent(), 256)}
 		q.IP, q.HTTPS = e.client(r)
+		e.place(r, q)
 		q.Locale, q.Theme, q.chosen = e.preferences(r)
 		ctx := WithRequest(r.Context(), q)
 		if e.cfg.Tracer != nil && !forMonitors(r.URL.Path) {
@@ -246,6 +259,22 @@ func (e *Edge) client(r *http.Request) (netip.Addr, bool) {
 		}
 	}
 	return ip, https
+}
+
+// place takes a trusted proxy's word about where the client is. A header that is
+// there twice is nobody's: the client may have sent one of them.
+func (e *Edge) place(r *http.Request, q *Request) {
+	names := e.cfg.PlaceHeaders
+	if names.Country == "" && names.City == "" || !e.Trusted(r) {
+		return
+	}
+	one := func(name string) string {
+		if v := r.Header.Values(name); name != "" && len(v) == 1 {
+			return v[0]
+		}
+		return ""
+	}
+	q.Country, q.City = one(names.Country), one(names.City)
 }
 
 // logRequest writes one line: refusals and faults always, the rest at debug.

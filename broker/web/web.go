@@ -28,8 +28,10 @@ type Config struct {
 	Issuer *url.URL
 	// TrustedProxies may say who the client is (SE-9).
 	TrustedProxies []netip.Prefix
-	DefaultLocale  string
-	Brand          string
+	// PlaceHeaders are where they say where the client is.
+	PlaceHeaders  PlaceHeaders
+	DefaultLocale string
+	Brand         string
 	// Support is an address or link that error pages name; may be "".
 	Support           string
 	TimeZone          *time.Location
@@ -44,6 +46,10 @@ type Config struct {
 	// Tracer begins the span of every request; nil where nothing is traced.
 	Tracer *tracing.Tracer
 }
+
+// PlaceHeaders name the headers in which a trusted proxy says where its client is:
+// the code of its country (ISO 3166-1) and its city. "" is none.
+type PlaceHeaders struct{ Country, City string }
 
 // Edge is the edge of one broker.
 type Edge struct {
