@@ -18,6 +18,7 @@ type requestBody struct {
 	idle    *idle
 	mu      sync.Mutex
 	broken  error
+	whole   bool // read to its end
 }
 
 // Read reads on.
@@ -34,6 +35,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
+		b.mu.Lock()
+		b.whole = true
+		b.mu.Unlock()
 		b.idle.sent()
 		if b.out != nil {
 			for name := range b.out.Trailer {
@@ -46,6 +50,16 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.mu.Unlock()
 	}
 	return n, err
+}
+
+// open reports whether more of the body may come.
+func (b *requestBody) open() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.whole && b.broken == nil
 }
 
 func (b *requestBody) err() error {
@@ -62,6 +76,7 @@ func (b *requestBody) err() error {
 type responseBody struct {
 	io.ReadCloser
 	resp *http.Response
+	pg   *passage
 }
 
 // Read reads on.
@@ -73,8 +88,14 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close closes the body.
+// Close closes the body. An upstream may end its answer while the client is
+// still sending, as a gRPC server does that ends a call. Closing a body of HTTP/2
+// waits for the request's, which is read from a client that waits for the answer's
+// end: so the request is given up first.
 func (b *responseBody) Close() error {
+	if b.resp.ProtoMajor == 2 && b.pg.body.open() {
+		b.pg.leave()
+	}
 	err := b.ReadCloser.Close()
 	cleanTrailer(b.resp.Trailer)
 	return err

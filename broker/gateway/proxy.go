@@ -37,6 +37,7 @@ type passage struct {
 	pass   *pass
 	body   *requestBody
 	from   answerBody
+	leave  func()   // gives up what goes on with the upstream; nil for sockets
 	idle   *idle    // nil where the route has no timeouts.idle
 	server *url.URL // of a WebSocket whose upstream is one of several
 	host   string   // without port
@@ -98,6 +99,7 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	pg.end = func(code int) { cancel(ended(code)) }
+	pg.leave = func() { cancel(nil) }
 	s, ok := g.active.add(&pg.activity)
 	if !ok {
 		return tooMany()

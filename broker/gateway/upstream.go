@@ -88,7 +88,7 @@ func (p *proxies) toRoute(rt *route) (http.RoundTripper, error) {
 		}); err != nil {
 			return nil, fmt.Errorf("route %q: tls.%w", rt.Name, err)
 		}
-		tr.DialTLSContext = rt.tls.Dialer(tr.DialContext)
+		tr.DialTLSContext = rt.tls.Dialer(tr.DialContext, "h2", "http/1.1") // gRPC needs HTTP/2
 	}
 	if !rt.grouped() {
 		return tr, nil
@@ -283,7 +283,7 @@ func (p *proxies) modify(resp *http.Response) error {
 	// Over HTTP/2 trailers may come after any body, announced or not.
 	if len(resp.TransferEncoding) > 0 || len(resp.Trailer) > 0 || (resp.ProtoMajor == 2 && resp.Body != http.NoBody) {
 		cleanTrailer(resp.Trailer)
-		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp}
+		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp, pg: pg}
 	}
 	if resp.Body = pg.idle.answer(resp.Body); resp.Body != http.NoBody {
 		pg.from.ReadCloser = resp.Body
