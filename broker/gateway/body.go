@@ -12,13 +12,20 @@ import (
 // trailers that the client announced and that may pass.
 type requestBody struct {
 	io.ReadCloser
+	pg      *passage
 	in, out *http.Request // out is set when the upstream's request has been made
 	limited bool          // by the route's max_body
 	left    int64         // of it
-	idle    *idle
 	mu      sync.Mutex
 	broken  error
 	whole   bool // read to its end
+}
+
+// takeBody makes the body of a request the passage's.
+func (pg *passage) takeBody(r *http.Request) {
+	if r.Body != nil && r.Body != http.NoBody {
+		pg.body = &requestBody{ReadCloser: r.Body, pg: pg, in: r, left: pg.route.maxBody, limited: pg.route.maxBody > 0}
+	}
 }
 
 // Read reads on.
@@ -30,7 +37,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		}
 	}
 	if n > 0 {
-		b.idle.moved()
+		b.pg.idle.moved()
 	}
 	switch {
 	case err == nil:
@@ -38,7 +45,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.mu.Lock()
 		b.whole = true
 		b.mu.Unlock()
-		b.idle.sent()
+		b.pg.idle.sent()
 		if b.out != nil {
 			for name := range b.out.Trailer {
 				b.out.Trailer[name] = b.in.Trailer[name]

@@ -199,8 +199,7 @@ func (pg *passage) target() *url.URL {
 
 // forward hands the request to the upstream.
 func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, pg *passage) {
-	if r.Body != nil && r.Body != http.NoBody {
-		pg.body = &requestBody{ReadCloser: r.Body, in: r, left: pg.route.maxBody, limited: pg.route.maxBody > 0, idle: pg.idle}
+	if pg.body != nil {
 		r.Body = pg.body
 		// An upstream may answer while it is still being sent to; otherwise
 		// net/http would read the whole body before the answer's first byte.
