@@ -107,3 +107,18 @@ func (b *responseBody) Close() error {
 	cleanTrailer(b.resp.Trailer)
 	return err
 }
+
+// answerBody remembers why reading an upstream's answer ended too soon.
+type answerBody struct {
+	io.ReadCloser
+	err error
+}
+
+// Read reads on.
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}

@@ -170,21 +170,6 @@ func (p *proxies) proxy(tr http.RoundTripper, rt *route) *httputil.ReverseProxy 
 	}
 }
 
-// answerBody remembers why reading an upstream's answer ended too soon.
-type answerBody struct {
-	io.ReadCloser
-	err error
-}
-
-// Read reads on.
-func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.err = err
-	}
-	return n, err
-}
-
 // target is where the request goes: the route's upstream, or the lease's. Which
 // of several it is, their group says later.
 func (pg *passage) target() *url.URL {
