@@ -175,7 +175,7 @@ func (h *harness) browser() *browser {
 		h.t.Fatal(err)
 	}
 	host := h.host
-	tr := &http.Transport{TLSClientConfig: h.tls, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	tr := &http.Transport{TLSClientConfig: h.tls.Clone(), DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if strings.HasSuffix(strings.Split(addr, ":")[0], "localhost") {
 			addr = host
 		}
