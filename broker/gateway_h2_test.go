@@ -1,8 +1,10 @@
 package broker_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/pem"
 	"io"
 	"net"
@@ -129,5 +131,49 @@ func TestGatewayUpstreamHTTP2(t *testing.T) {
 	}
 	if len(resp.Trailer) != 1 || resp.Trailer.Get("Grpc-Status") != "0" {
 		t.Errorf("trailers: %v", resp.Trailer)
+	}
+}
+
+// An upstream that speaks HTTP/2 may end its answer while the client is still
+// sending; the client reads that end and may go on as long as it likes.
+func TestGatewayAnswerEndsBeforeTheBody(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		line, _ := bufio.NewReader(r.Body).ReadString('\n')
+		_, _ = io.WriteString(w, "enough of "+line)
+		_ = http.NewResponseController(w).Flush()
+		w.Header().Set(http.TrailerPrefix+"X-Sum", "42")
+	}))
+	up.EnableHTTP2 = true
+	up.TLS = &tls.Config{Certificates: []tls.Certificate{a.pair("upstream", "127.0.0.1")}}
+	up.StartTLS()
+	defer up.Close()
+	routes := `routes: [{name: api, host: api.localhost, upstream: "` + up.URL + `", audience: demo-api, tls: {ca_file: ` + a.File + `}}]`
+	clear := start(t, routes)
+	over, _ := secure(t, routes)
+	for _, x := range []struct {
+		h     *harness
+		proto string
+	}{{clear, "HTTP/1.1"}, {over, "HTTP/2.0"}} {
+		body, more := io.Pipe()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, x.h.at("api", "/"), body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+x.h.service("deployments:write"))
+		go func() { _, _ = io.WriteString(more, "line 1\n") }() // and no end
+		c := x.h.browser().client
+		c.Transport.(*http.Transport).ForceAttemptHTTP2 = true
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || resp.Proto != x.proto || string(got) != "enough of line 1\n" || resp.Trailer.Get("X-Sum") != "42" {
+			t.Errorf("%s: %q, %v, trailers %v", resp.Proto, got, err, resp.Trailer)
+		}
+		resp.Body.Close()
+		more.Close()
 	}
 }

@@ -97,7 +97,7 @@ func gate(t testing.TB, routes string, answer http.HandlerFunc) (*harness, *upst
 
 // at is a URL on a gateway host: h.at("api", "/x").
 func (h *harness) at(name, path string) string {
-	return strings.Replace(h.URL, "127.0.0.1", name+".localhost", 1) + path
+	return strings.NewReplacer("127.0.0.1", name+".localhost", "sso.localhost", name+".localhost").Replace(h.URL) + path
 }
 
 // lend puts a lease of the upstream.

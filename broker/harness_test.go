@@ -1,8 +1,10 @@
 package broker_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -27,18 +29,21 @@ import (
 // harness is a whole broker with its own embedded store, listening on loopback.
 // Time can be moved.
 type harness struct {
-	t     testing.TB
-	URL   string // the issuer
-	Admin string // the private listener
-	dir   string
-	host  string // address of the public listener
-	yaml  string
-	mu    sync.Mutex
-	ahead time.Duration
-	stop  func()
-	log   slog.Handler                  // nil discards
-	wrap  func(store.Store) store.Store // see broker.Options.Store
-	b     *broker.Broker
+	t       testing.TB
+	URL     string // the issuer
+	Admin   string // the private listener
+	dir     string
+	host    string // address of the public listener
+	yaml    string
+	mu      sync.Mutex
+	ahead   time.Duration
+	stop    func()
+	log     slog.Handler                  // nil discards
+	own     bool                          // it opens its listeners itself, as `serve` does; see secure
+	tls     *tls.Config                   // how clients know the listener; nil for http
+	gateway string                        // address of gateway_listen, of one that is own
+	wrap    func(store.Store) store.Store // see broker.Options.Store
+	b       *broker.Broker
 }
 
 // start starts a broker with the demo's sections under the given YAML; a key of
@@ -102,26 +107,37 @@ func (h *harness) load(admin string) (*config.Config, config.Findings, error) {
 
 func (h *harness) run() {
 	h.t.Helper()
-	addr := h.host
-	if addr == "" {
-		addr = "127.0.0.1:0"
+	var doors broker.Listeners
+	admin := "127.0.0.1:0"
+	if h.own {
+		h.host = "127.0.0.1:0"
+	} else {
+		doors = broker.Listeners{Public: listen(h.t, cmp.Or(h.host, "127.0.0.1:0")), Admin: listen(h.t, admin)}
+		h.host, admin = doors.Public.Addr().String(), doors.Admin.Addr().String()
 	}
-	public, admin := listen(h.t, addr), listen(h.t, "127.0.0.1:0")
-	h.host = public.Addr().String()
-	cfg, findings, err := h.load(admin.Addr().String())
+	cfg, findings, err := h.load(admin)
 	if err != nil {
 		h.t.Fatalf("configuration: %v\n%v", err, findings)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b, err := broker.New(ctx, cfg, broker.Options{Version: "test", Log: slog.New(h.log), Now: h.now, Store: h.wrap,
-		Load: func() (*config.Config, config.Findings, error) { return h.load(admin.Addr().String()) }})
+		Load: func() (*config.Config, config.Findings, error) { return h.load(admin) }})
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	if h.own {
+		if doors, err = b.Listen(); err != nil {
+			h.t.Fatal(err)
+		}
+		h.host = doors.Public.Addr().String()
+		if doors.Gateway != nil {
+			h.gateway = doors.Gateway.Addr().String()
+		}
+	}
 	h.b = b
-	h.URL, h.Admin = cfg.Issuer, "http://"+admin.Addr().String()
+	h.URL, h.Admin = cfg.Issuer, "http://"+doors.Admin.Addr().String()
 	done := make(chan error, 1)
-	go func() { done <- b.Serve(ctx, broker.Listeners{Public: public, Admin: admin}) }()
+	go func() { done <- b.Serve(ctx, doors) }()
 	var once sync.Once
 	h.stop = func() {
 		once.Do(func() {
@@ -159,7 +175,7 @@ func (h *harness) browser() *browser {
 		h.t.Fatal(err)
 	}
 	host := h.host
-	tr := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	tr := &http.Transport{TLSClientConfig: h.tls.Clone(), DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if strings.HasSuffix(strings.Split(addr, ":")[0], "localhost") {
 			addr = host
 		}

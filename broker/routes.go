@@ -3,6 +3,7 @@ package broker
 import (
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -58,8 +59,12 @@ func (b *serving) issuerRoutes() (http.Handler, error) {
 	// Bodies and answers of these are small: nobody may hold a connection open.
 	r.Use(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rc := http.NewResponseController(w)
 			if r.ContentLength != 0 {
-				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(30 * time.Second))
+				_ = rc.SetReadDeadline(time.Now().Add(30 * time.Second))
+			}
+			if !strings.HasPrefix(r.URL.Path, "/api/") { // which has exports
+				_ = rc.SetWriteDeadline(time.Now().Add(time.Minute))
 			}
 			next.ServeHTTP(w, r)
 		})

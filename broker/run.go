@@ -76,6 +76,9 @@ func (b *Broker) server(h http.Handler, h2c bool) *http.Server {
 	return &http.Server{
 		Protocols: &protocols,
 		Handler:   h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 120 * time.Second, MaxHeaderBytes: maxHeader,
+		// A connection of HTTP/2 with open streams is never idle: one whose client
+		// is gone, or takes nothing, is noticed so.
+		HTTP2:    &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, WriteByteTimeout: time.Minute},
 		ErrorLog: log.New(serverLog{b.log}, "", 0),
 	}
 }

@@ -16,6 +16,7 @@ type answer struct {
 	origin   string // the one of them that asks
 	expose   string // what it may read
 	informed bool   // a 1xx was dropped
+	out      outlet
 }
 
 // announce sets the headers that every answer of a route carries.
@@ -56,11 +57,17 @@ func (a *answer) Write(b []byte) (int, error) {
 	if a.status == 0 {
 		a.status = http.StatusOK
 	}
+	a.out.writing()
+	defer a.out.wrote()
 	return a.ResponseWriter.Write(b)
 }
 
 // Flush sends what is buffered.
-func (a *answer) Flush() { _ = http.NewResponseController(a.ResponseWriter).Flush() }
+func (a *answer) Flush() {
+	a.out.writing()
+	defer a.out.wrote()
+	_ = a.out.rc.Flush()
+}
 
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// lastWords is how long an upstream that takes no more may still be heard.
+// lastWords is how long an upstream that takes no more may still be heard, and how
+// long a client whose request is over may take to hear it.
 const lastWords = time.Second
 
 // hearing makes connections on which a failed write waits until the other

@@ -17,7 +17,8 @@ import (
 // ServeHTTP answers a request of a gateway host.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	pg := &passage{answer: answer{ResponseWriter: w}}
+	pg := &passage{answer: answer{ResponseWriter: w, out: outlet{rc: http.NewResponseController(w)}}}
+	defer pg.answer.out.leave()
 	defer func() {
 		g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start))
 		if err := pg.from.err; err != nil {
@@ -41,6 +42,7 @@ type passage struct {
 	pass   *pass
 	body   *requestBody
 	from   answerBody
+	leave  func()   // gives up what goes on with the upstream; nil for sockets
 	idle   *idle    // nil where the route has no timeouts.idle
 	server *url.URL // of a WebSocket whose upstream is one of several
 	host   string   // without port
@@ -102,16 +104,22 @@ func (g *Gateway) serve(pg *passage, r *http.Request) error {
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	pg.end = func(code int) { cancel(ended(code)) }
+	pg.takeBody(r)
+	give := func(why error) {
+		cancel(why)
+		pg.answer.out.interrupt(pg.body)
+	}
+	pg.end = func(code int) { give(ended(code)) }
+	pg.leave = func() { cancel(nil) }
+	if after := pg.route.Timeouts.Idle; after > 0 {
+		pg.idle = newIdle(after, r.ContentLength != 0, func() { give(errIdle) })
+		defer pg.idle.stop()
+	}
 	s, ok := g.active.add(&pg.activity)
 	if !ok {
 		return tooMany()
 	}
 	defer s.remove(&pg.activity)
-	if after := pg.route.Timeouts.Idle; after > 0 {
-		pg.idle = newIdle(after, r.ContentLength != 0, func() { cancel(errIdle) })
-		defer pg.idle.stop()
-	}
 	pg.Context = pg.trace(ctx, q.Span)
 	defer func() { pg.traced(pg.answer.code(), nil) }() // an upstream that breaks off is a panic
 	g.forward(w, r.WithContext(pg), pg)

@@ -135,7 +135,7 @@ func (r Route) Problems() []problem.Problem {
 	add := func(field, rule, text, fix string) {
 		ps = append(ps, problem.Problem{Field: field, Rule: rule, Text: text, Fix: fix})
 	}
-	if r.H2C && (r.Lease || r.ForwardAuth || strings.HasPrefix(r.Upstream, "https:")) {
+	if r.H2C && (r.Lease || r.ForwardAuth || slices.ContainsFunc(r.servers(), func(s UpstreamConfig) bool { return strings.HasPrefix(s.URL, "https:") })) {
 		add("H2C", "route.h2c", "h2c is HTTP/2 without TLS to a fixed upstream; over https HTTP/2 is negotiated.", "an http upstream, or leave h2c out")
 	}
 	if r.Name == "" || strings.ContainsAny(r.Name, " \t\n/") {

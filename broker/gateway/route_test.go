@@ -20,9 +20,14 @@ func TestRouteProblems(t *testing.T) {
 		route Route
 		field string // "" is fine
 	}{
-		"plain":                  {good(func(*Route) {}), ""},
-		"lease":                  {lease(func(*Route) {}), ""},
-		"wildcard":               {good(func(r *Route) { r.Host = "*.example.com" }), ""},
+		"plain":          {good(func(*Route) {}), ""},
+		"lease":          {lease(func(*Route) {}), ""},
+		"wildcard":       {good(func(r *Route) { r.Host = "*.example.com" }), ""},
+		"h2c":            {good(func(r *Route) { r.H2C = true }), ""},
+		"h2c over https": {good(func(r *Route) { r.H2C, r.Upstream = true, "https://127.0.0.1:9000" }), "H2C"},
+		"h2c, one over https": {good(func(r *Route) {
+			r.H2C, r.Upstream, r.Upstreams = true, "", []UpstreamConfig{{URL: "http://127.0.0.1:9000"}, {URL: "https://127.0.0.1:9001"}}
+		}), "H2C"},
 		"no name":                {good(func(r *Route) { r.Name = "" }), "Name"},
 		"slash in name":          {good(func(r *Route) { r.Name = "a/b" }), "Name"}, // aud of lease tokens is <route>/<lease>
 		"no host":                {good(func(r *Route) { r.Host = "" }), "Host"},

@@ -88,7 +88,7 @@ func (p *proxies) toRoute(rt *route) (http.RoundTripper, error) {
 		}); err != nil {
 			return nil, fmt.Errorf("route %q: tls.%w", rt.Name, err)
 		}
-		tr.DialTLSContext = rt.tls.Dialer(tr.DialContext)
+		tr.DialTLSContext = rt.tls.Dialer(tr.DialContext, "h2", "http/1.1") // gRPC needs HTTP/2
 	}
 	if !rt.grouped() {
 		return tr, nil
@@ -170,21 +170,6 @@ func (p *proxies) proxy(tr http.RoundTripper, rt *route) *httputil.ReverseProxy 
 	}
 }
 
-// answerBody remembers why reading an upstream's answer ended too soon.
-type answerBody struct {
-	io.ReadCloser
-	err error
-}
-
-// Read reads on.
-func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.err = err
-	}
-	return n, err
-}
-
 // target is where the request goes: the route's upstream, or the lease's. Which
 // of several it is, their group says later.
 func (pg *passage) target() *url.URL {
@@ -199,8 +184,7 @@ func (pg *passage) target() *url.URL {
 
 // forward hands the request to the upstream.
 func (g *Gateway) forward(w http.ResponseWriter, r *http.Request, pg *passage) {
-	if r.Body != nil && r.Body != http.NoBody {
-		pg.body = &requestBody{ReadCloser: r.Body, in: r, left: pg.route.maxBody, limited: pg.route.maxBody > 0, idle: pg.idle}
+	if pg.body != nil {
 		r.Body = pg.body
 		// An upstream may answer while it is still being sent to; otherwise
 		// net/http would read the whole body before the answer's first byte.
@@ -286,7 +270,7 @@ func (p *proxies) modify(resp *http.Response) error {
 	// Over HTTP/2 trailers may come after any body, announced or not.
 	if len(resp.TransferEncoding) > 0 || len(resp.Trailer) > 0 || (resp.ProtoMajor == 2 && resp.Body != http.NoBody) {
 		cleanTrailer(resp.Trailer)
-		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp}
+		resp.Body = &responseBody{ReadCloser: resp.Body, resp: resp, pg: pg}
 	}
 	if resp.Body = pg.idle.answer(resp.Body); resp.Body != http.NoBody {
 		pg.from.ReadCloser = resp.Body

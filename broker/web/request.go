@@ -123,6 +123,8 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 			w = c
 			defer func() { e.access.write(r, q, c, time.Since(start)) }()
 		}
+		w, done := framed(w, r)
+		defer done()
 		defer func() {
 			v := recover()
 			if v == nil {
