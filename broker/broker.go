@@ -41,6 +41,8 @@ type Options struct {
 	// Store, if set, stands between the broker and the store that the
 	// configuration names: for tests of what happens when it fails.
 	Store func(store.Store) store.Store
+	// Send lets Check send what a receiver shows to people: a test message, a beat.
+	Send bool
 	// Load reads the configuration again, for Reload. Without it there is none.
 	Load func() (*config.Config, config.Findings, error)
 	// Level, if set, is what Log's level follows.

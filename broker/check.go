@@ -93,7 +93,8 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 		warnings, err := s.Check(ctx)
 		return strings.Join(warnings, "; "), err
 	}))
-	methods, err := (&serving{Broker: b, cfg: cfg}).openConnectors(nil)
+	checked := &serving{Broker: b, cfg: cfg}
+	methods, err := checked.openConnectors(nil)
 	if err != nil {
 		return append(out, Probe{Name: "connectors", Required: true, Detail: err.Error()})
 	}
@@ -119,6 +120,13 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 				out = append(out, run("upstream "+r.Name, false, func(ctx context.Context) (string, error) { return r.Probe(ctx, at) }))
 			}
 		}
+	}
+	for _, p := range checked.telemetryProbes() {
+		if p.sends && !opts.Send {
+			out = append(out, Probe{Name: p.name, Skipped: true, Detail: "not asked: it would be told something; use --send"})
+			continue
+		}
+		out = append(out, run(p.name, false, p.ask))
 	}
 	return out
 }

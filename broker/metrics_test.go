@@ -40,7 +40,7 @@ var published = map[string]struct {
 	"gatehouse_store_stale":                          {kind: dto.MetricType_GAUGE},
 	"gatehouse_events_total":                         {kind: dto.MetricType_COUNTER, labels: "event"},
 	"gatehouse_notifications_total":                  {kind: dto.MetricType_COUNTER, labels: "channel result", absent: true},
-	"gatehouse_archive_lag_seconds":                  {kind: dto.MetricType_GAUGE, absent: true},
+	"gatehouse_archive_lag_seconds":                  {kind: dto.MetricType_GAUGE, labels: "bucket", absent: true},
 	"gatehouse_build_info":                           {kind: dto.MetricType_GAUGE, labels: "go version"},
 }
 

@@ -71,6 +71,12 @@ func TestHealth(t *testing.T) {
 	if a := public.get("/healthz"); a.StatusCode != http.StatusOK || a.Body != "ok\n" {
 		t.Errorf("healthz: %d %q", a.StatusCode, a.Body)
 	}
+	if a := public.get("/healthz", "Accept", "application/json"); a.json(t)["status"] != "ok" || a.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("healthz as JSON: %q", a.Body)
+	}
+	if a := public.get("/healthz", "Accept", "text/html,application/xhtml+xml,application/json;q=0.9,*/*;q=0.8"); a.Body != "ok\n" {
+		t.Errorf("healthz for a browser: %q", a.Body)
+	}
 	req, err := http.NewRequest(http.MethodGet, h.URL+"/healthz", nil)
 	if err != nil {
 		t.Fatal(err)

@@ -176,9 +176,16 @@ func (b *serving) privateHandler() (http.Handler, error) {
 	return b.edge.Middleware(r), nil
 }
 
-// healthz says only that the process lives.
-func healthz(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write([]byte("ok\n"))
+// healthz says only that the process lives: in a word, or in JSON to who asks for
+// that alone.
+func healthz(w http.ResponseWriter, r *http.Request) {
+	h, body := w.Header(), "ok\n"
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	if strings.TrimSpace(r.Header.Get("Accept")) == "application/json" {
+		h.Set("Content-Type", "application/json")
+		body = `{"status":"ok"}` + "\n"
+	}
+	h.Set("Cache-Control", "no-store")
+	h.Set("Vary", "Accept")
+	_, _ = w.Write([]byte(body))
 }
