@@ -46,7 +46,7 @@ func ParseNames(text string) ([]event.Name, error) {
 			}
 		}
 		if n == len(out) && !slices.ContainsFunc(out, func(name event.Name) bool { return string(name) == part }) {
-			return nil, fmt.Errorf("no event is called %q; the names are in docs/audit.md", part)
+			return nil, fmt.Errorf("no event is called %q; docs/configuration.md lists the names", part)
 		}
 	}
 	return out, nil
