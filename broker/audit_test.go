@@ -216,3 +216,26 @@ func TestAuditBundle(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A data folder in which no index can be made costs the search, and nothing
+// else.
+func TestAuditWithoutIndex(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "data", "audit-index.db", "in-the-way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h := startIn(t, dir, staff())
+	demo := h.in("demo")
+	for _, path := range []string{"/api/v1/audit/events", "/api/v1/audit/events?format=csv"} {
+		if a := h.operator(http.MethodGet, path, ""); a.StatusCode != http.StatusServiceUnavailable || a.json(t)["code"] != "audit.index" {
+			t.Errorf("%s: %d %s", path, a.StatusCode, a.Body)
+		}
+	}
+	if a := demo.get("/account/security-log"); a.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("the page: %d", a.StatusCode)
+	}
+	if a := h.operator(http.MethodGet, "/api/v1/audit/bundle", ""); a.StatusCode != http.StatusOK || !strings.Contains(a.Body, `{"end":`) {
+		t.Errorf("the log itself: %d %s", a.StatusCode, a.Body)
+	}
+}
