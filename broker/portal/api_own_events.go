@@ -40,7 +40,7 @@ func viewOwn(e event.Event, me string) ownEvent {
 	switch {
 	case e.Actor == me:
 	case e.Actor != "":
-		v.By, v.IP, v.Agent = "somebody", "", ""
+		v.By, v.IP, v.Agent, v.Reason = "somebody", "", "", ""
 	default: // a sign-in that failed has no actor, and the address of whoever tried
 		v.By = "gatehouse"
 	}

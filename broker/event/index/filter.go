@@ -46,7 +46,7 @@ func ParseNames(text string) ([]event.Name, error) {
 			}
 		}
 		if n == len(out) && !slices.ContainsFunc(out, func(name event.Name) bool { return string(name) == part }) {
-			return nil, fmt.Errorf("no event is called %q; the names are in docs/audit.md", part)
+			return nil, fmt.Errorf("no event is called %q; docs/configuration.md lists the names", part)
 		}
 	}
 	return out, nil
@@ -96,7 +96,10 @@ type arm struct {
 	args  []any
 }
 
-// arms are the ways in, of which any may lead to an event (two for a person),
+// maxArms bounds the ways in: what each finds is put in order together.
+const maxArms = 8
+
+// arms are the ways in, of which any may lead to an event,
 // and rest are the conditions that are looked at afterwards.
 func (f Filter) arms() (arms []arm, rest []string, restArgs []any) {
 	one := func(index, column string, value any) { // the first is the way in, the others are looked at
@@ -127,17 +130,23 @@ func (f Filter) arms() (arms []arm, rest []string, restArgs []any) {
 	}
 	one("events_client", "client", hash(f.Client))
 	one("", "connector", hash(f.Connector))
-	if len(f.Names) == 1 {
-		one("events_name", "name", hash(string(f.Names[0])))
-	} else if len(f.Names) > 1 {
+	if len(arms) == 0 && len(f.Names) > 0 && len(f.Names) <= maxArms {
+		for _, n := range f.Names {
+			arms = append(arms, arm{"events_name", []string{"name = ?"}, []any{hash(string(n))}})
+		}
+	} else if len(f.Names) > 0 {
 		marks := make([]string, len(f.Names))
 		for i, n := range f.Names {
 			marks[i], restArgs = "?", append(restArgs, hash(string(n)))
 		}
 		rest = append(rest, "name in ("+strings.Join(marks, ", ")+")")
 	}
-	if f.MinSeverity != "" {
-		if least := severity(event.Event{Severity: f.MinSeverity}); least > 0 {
+	if least := severity(event.Event{Severity: f.MinSeverity}); f.MinSeverity != "" && least > 0 {
+		if len(arms) == 0 { // the index is partial, and used where its own condition is repeated
+			for s := least; s <= 2; s++ {
+				arms = append(arms, arm{"events_severity", []string{"severity > 0", "severity = ?"}, []any{s}})
+			}
+		} else {
 			rest, restArgs = append(rest, "severity >= ?"), append(restArgs, least)
 		}
 	}

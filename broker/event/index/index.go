@@ -67,6 +67,7 @@ create table if not exists events (
 );
 create index if not exists events_time on events (time);
 create index if not exists events_name on events (name, time);
+create index if not exists events_severity on events (severity, time) where severity > 0;
 create index if not exists events_actor on events (actor, time) where actor is not null;
 create index if not exists events_target on events (target, time) where target is not null;
 create index if not exists events_client on events (client, time) where client is not null;
@@ -125,8 +126,9 @@ func (x *Index) open(ctx context.Context, of string) error {
 		q := url.Values{"_pragma": append([]string{"busy_timeout(10000)", "temp_store(memory)", "mmap_size(0)"}, pragmas...)}
 		return "file:" + (&url.URL{Path: x.cfg.Path}).EscapedPath() + "?" + q.Encode()
 	}
-	// What a power cut takes is read from the log again: nothing waits for the disk.
-	if x.write, err = sql.Open("sqlite", dsn("journal_mode(wal)", "synchronous(off)", "wal_autocheckpoint(4000)", "cache_size(-32000)")); err != nil {
+	// Transactions begin as writers: another process that shares the file waits,
+	// and need not fail because it has read before. What a power cut takes is read from the log again: nothing waits for the disk.
+	if x.write, err = sql.Open("sqlite", dsn("journal_mode(wal)", "synchronous(off)", "wal_autocheckpoint(4000)", "cache_size(-32000)")+"&_txlock=immediate"); err != nil {
 		return err
 	}
 	x.write.SetMaxOpenConns(1)

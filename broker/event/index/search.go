@@ -24,7 +24,7 @@ type bounds struct {
 	step    int // rows that are looked at in one statement
 }
 
-var usual = bounds{rows: 200_000, records: 20_000, step: 20_000}
+var usual = bounds{rows: 50_000, records: 10_000, step: 10_000}
 
 // freshSteps is how much of what is new is indexed before a search.
 const freshSteps = 3
@@ -130,7 +130,7 @@ func (x *Index) rows(ctx context.Context, f Filter, after mark, want int) (found
 		return nil, after, 0, false, fmt.Errorf("audit index: %w", err)
 	}
 	arms, rest, restArgs := f.arms()
-	reach := x.bounds.step
+	reach := max(x.bounds.step/len(arms), 1)
 	if len(rest) == 0 {
 		reach = want
 	}
@@ -155,7 +155,7 @@ func (x *Index) rows(ctx context.Context, f Filter, after mark, want int) (found
 		return fail(err)
 	}
 	if len(found) == want {
-		return found, found[want-1].mark, reach, false, nil
+		return found, found[want-1].mark, reach * len(arms), false, nil
 	}
 	if len(rest) == 0 {
 		return found, after, reach, true, nil
@@ -168,7 +168,7 @@ func (x *Index) rows(ctx context.Context, f Filter, after mark, want int) (found
 	if err != nil {
 		return fail(err)
 	}
-	return found, through, reach, false, nil
+	return found, through, reach * len(arms), false, nil
 }
 
 // inner selects reach rows after a mark by the indexes of the arms, in order.
