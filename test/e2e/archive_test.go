@@ -314,8 +314,16 @@ func TestArchiveLocked(t *testing.T) {
 	if err != nil || *mode != minio.Compliance || time.Until(*until) < 179*24*time.Hour {
 		t.Errorf("%v until %v, %v", mode, until, err)
 	}
-	if rep := g.verified(t, "--archive", "minio", "--key", s.auditKey(t, "locked")); len(rep.Faults) > 0 {
+	rep := g.verified(t, "--archive", "minio", "--key", s.auditKey(t, "locked"))
+	if len(rep.Faults) > 0 {
 		t.Errorf("%+v", rep)
+	}
+	var restored struct{ Events int }
+	if err := json.Unmarshal([]byte(g.run("audit", "restore", "--json", "--archive", "minio")), &restored); err != nil || restored.Events < rep.Records {
+		t.Errorf("%d events restored of %d, %v", restored.Events, rep.Records, err)
+	}
+	if got := g.run("audit", "key"); got != string(readFile(t, s.auditKey(t, "locked"))) {
+		t.Errorf("the manifest's key is another one than the server's: %s", got)
 	}
 }
 
@@ -430,6 +438,15 @@ func TestWriteOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func bucketEnv() objectstore.Env {

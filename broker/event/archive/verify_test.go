@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -252,6 +253,34 @@ func TestEvents(t *testing.T) {
 	}
 	if calls := r.bucket.calls - before; n != 2 || calls > 7 {
 		t.Errorf("%d events in %d calls", n, calls)
+	}
+}
+
+// What the key did not sign is not believed where that is asked for.
+func TestEventsSigned(t *testing.T) {
+	count := func(r *rig) (n int, err error) {
+		for _, err := range NewReader(r.bucket, "audit/").SignedBy(r.key.Public).Events(t.Context(), time.Time{}, time.Time{}) {
+			if err != nil {
+				return n, err
+			}
+			n++
+		}
+		return n, nil
+	}
+	r := filled(t)
+	if n, err := count(r); n != 15 || err != nil {
+		t.Fatal(n, err)
+	}
+	last := r.bucket.data()[4]
+	signed := r.bucket.objects[manifestOf(last)]
+	delete(r.bucket.objects, manifestOf(last))
+	if n, err := count(r); n != 12 || err == nil {
+		t.Error(n, err)
+	}
+	r.bucket.objects[manifestOf(last)] = signed
+	r.remake(last, newRig(t).key, func(b []Sealed) []Sealed { return b })
+	if n, err := count(r); n != 12 || !errors.Is(err, errManifest) {
+		t.Error(n, err)
 	}
 }
 
