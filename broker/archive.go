@@ -10,6 +10,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/event/archive"
 	"github.com/remotegpu/gatehouse/broker/objectstore"
+	"github.com/remotegpu/gatehouse/broker/portal"
 	"github.com/remotegpu/gatehouse/broker/web"
 	"github.com/remotegpu/gatehouse/config"
 )
@@ -101,6 +102,20 @@ func OpenArchiveFolder(dir string) (*archive.Reader, error) {
 		return nil, err
 	}
 	return archive.NewReader(f, ""), nil
+}
+
+// restore takes events of an archive into this replica's index. What the audit
+// key did not sign is refused: an index is believed.
+func (b *serving) restore(ctx context.Context, id string, after, before time.Time) (int, error) {
+	c, found := b.cfg.Bucket(id)
+	if !found {
+		return 0, portal.ErrNoArchive
+	}
+	bucket, err := b.openBucket(c)
+	if err != nil {
+		return 0, err
+	}
+	return b.index.Restore(ctx, archive.NewReader(bucket, b.cfg.Audit.WithDefaults().Prefix).SignedBy(b.auditKey.Public), after, before)
 }
 
 // checkBuckets probes every bucket; those of the archive are needed.

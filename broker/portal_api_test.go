@@ -25,6 +25,7 @@ func apiTable() map[string]struct{ who, body string } {
 		"GET /audit/events":                    {"audit", ""},
 		"GET /audit/key":                       {"audit", ""},
 		"GET /audit/bundle":                    {"audit", ""},
+		"POST /audit/restore":                  {"keys", `{"archive":"nowhere"}`},
 		"GET /users":                           {"read", ""},
 		"GET /users/{id}":                      {"read", ""},
 		"POST /users/{id}/suspend":             {"support", ""},

@@ -197,7 +197,7 @@ func (b *serving) doors(before *serving) (err error) {
 			}
 			return out, nil
 		},
-		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(),
+		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore,
 		Connectors: func() []portal.ConnectorState {
 			var out []portal.ConnectorState
 			for _, s := range b.door.States() {

@@ -184,17 +184,26 @@ func (p *Portal) filter(ctx context.Context, r *http.Request) (index.Filter, err
 // between reads after and before.
 func between(r *http.Request) (after, before time.Time, err error) {
 	for name, at := range map[string]*time.Time{"after": &after, "before": &before} {
-		text := r.URL.Query().Get(name)
-		if text == "" {
-			continue
-		}
-		if *at, err = time.Parse(time.RFC3339, text); err != nil {
-			if *at, err = time.Parse(time.DateOnly, text); err != nil {
-				return after, before, badRequest(name + " must be a time such as 2026-11-26T08:00:00Z, or a day, which begins at 00:00 UTC")
-			}
+		if *at, err = timeOf(name, r.URL.Query().Get(name)); err != nil {
+			return after, before, err
 		}
 	}
 	return after, before, nil
+}
+
+// timeOf reads a time or a day; zero for "".
+func timeOf(name, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at.UTC(), nil
+	}
+	at, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		return at, badRequest(name + " must be a time such as 2026-11-26T08:00:00Z, or a day, which begins at 00:00 UTC")
+	}
+	return at, nil
 }
 
 // idOf is the id of the one user who is called so; whatever else it is, is an id

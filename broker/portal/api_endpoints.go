@@ -84,6 +84,7 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodGet, path: "/audit/events", summary: "The audit log, newest first; format=jsonl or csv answers with all that the filter finds, a line each.", needs: audit,
 			query: []string{"after", "before", "name", "actor", "target", "person", "ip", "connector", "client", "ref", "severity", "text", "order", "names", "format", "limit", "cursor"}, answer: eventsPage{}, serve: p.apiEvents},
 		{method: http.MethodGet, path: "/audit/key", summary: "The public half of the key that the audit log's chain is signed with.", needs: audit, answer: auditKeyView{}, serve: p.apiAuditKey},
+		{method: http.MethodPost, path: "/audit/restore", summary: "Take the events of an archive into this replica's index, so that they are found again; minutes, where there are many.", needs: keys, body: restoreRequest{}, answer: restoreView{}, serve: p.apiAuditRestore},
 		{method: http.MethodGet, path: "/audit/bundle", summary: "The log in the store with its chain, a line of JSON each, as `gatehouse audit verify` reads it.", needs: audit, answer: map[string]any{}, serve: p.apiAuditBundle},
 
 		{method: http.MethodGet, path: "/connectors", summary: "Connectors and whether they can be reached.", needs: read, answer: page[ConnectorState]{}, serve: p.apiConnectors},

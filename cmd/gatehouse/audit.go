@@ -14,10 +14,11 @@ import (
 )
 
 type auditCmd struct {
-	Search auditSearchCmd `cmd:"" help:"Find events, newest first."`
-	Export auditExportCmd `cmd:"" help:"Write all events that a search finds, as JSON lines or CSV."`
-	Verify auditVerifyCmd `cmd:"" help:"Check that the log is as it was sealed, and say where it is not."`
-	Key    auditKeyCmd    `cmd:"" help:"Print the public key for verify --key; keep it away from the server."`
+	Search  auditSearchCmd  `cmd:"" help:"Find events, newest first."`
+	Export  auditExportCmd  `cmd:"" help:"Write all events that a search finds, as JSON lines or CSV."`
+	Verify  auditVerifyCmd  `cmd:"" help:"Check that the log is as it was sealed, and say where it is not."`
+	Restore auditRestoreCmd `cmd:"" help:"Make events of an archive found again that the log does not hold any more."`
+	Key     auditKeyCmd     `cmd:"" help:"Print the public key for verify --key; keep it away from the server."`
 }
 
 // auditFilter says which events are wanted.

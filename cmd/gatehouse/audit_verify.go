@@ -17,6 +17,7 @@ import (
 
 type auditVerifyCmd struct {
 	admin
+	archiveFlags
 	Key        string `help:"File with the audit key's public half, kept since an earlier 'gatehouse audit key'." type:"existingfile" placeholder:"FILE"`
 	Checkpoint string `help:"Block that an earlier verify printed: it must still be there." placeholder:"NUMBER:HASH"`
 	File       string `help:"Verify this bundle in place of the running server's log." type:"existingfile" xor:"from" placeholder:"FILE"`
@@ -31,6 +32,15 @@ func (c auditVerifyCmd) Run(e env, _ *kong.Kong) error {
 		if v.Checkpoint, err = event.ParseCheckpoint(c.Checkpoint); err != nil {
 			return err
 		}
+	}
+	if c.given() {
+		if c.Key != "" {
+			var err error
+			if v.Key, err = c.key(e.ctx, nil); err != nil {
+				return err
+			}
+		}
+		return c.archiveFlags.verify(e, v, c.JSON)
 	}
 	in, done, err := c.read(e)
 	if err != nil {

@@ -87,4 +87,16 @@ for peer in consoles/jupyter mail-sink; do
     touch "$dir/venv/.done-$sum"
   fi
 done
+
+# Object stores, from their Go modules.
+gomod() { # NAME PACKAGE@VERSION
+  local bin=.peers/$1/bin
+  [ ! -f "$bin/.done-${2##*@}" ] || return 0
+  echo "building $1"
+  mkdir -p "$bin"
+  GOBIN=$PWD/$bin GOFLAGS=-mod=mod go install -trimpath -ldflags '-s -w' "$2" >"$bin/build.log" 2>&1 || { tail -n 20 "$bin/build.log" >&2; echo "failed: go install $2" >&2; exit 1; }
+  touch "$bin/.done-${2##*@}"
+}
+gomod minio github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+gomod versitygw github.com/versity/versitygw/cmd/versitygw@v1.8.0
 echo "end-to-end peers ($what): ready"

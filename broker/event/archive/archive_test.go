@@ -45,9 +45,11 @@ func TestArchive(t *testing.T) {
 	if rep.Objects != 2 || rep.Blocks != 4 || rep.Records != 2504 || rep.First != 1 || rep.Last != 4 || rep.Key != r.key.ID {
 		t.Errorf("%+v", rep)
 	}
-	record, block, err := r.open().Archived(t.Context())
-	if err != nil || record != r.at || block != 4 {
-		t.Errorf("archived up to %d in block %d, %v", record, block, err)
+	other := r.open(func(c *Config) { c.Name = "oss" })
+	for want, all := range map[uint64][]*Archive{4: {r.open()}, 0: {r.open(), other}} {
+		if at, block, some, err := Archived(t.Context(), all); err != nil || block != want || !some || want > 0 && at != r.at {
+			t.Errorf("archived up to %d in block %d, not %d: %v", at, block, want, err)
+		}
 	}
 }
 
@@ -237,7 +239,7 @@ func TestGap(t *testing.T) {
 	if e := r.said(event.AuditArchiveFailed); e.Severity != event.Critical || !strings.Contains(e.Details["reason"], "blocks 2 to 2") {
 		t.Errorf("%+v", e)
 	}
-	if _, faults := r.verify(); faults != "block-missing" {
+	if _, faults := r.verify(); faults != "block.missing" {
 		t.Errorf("%q", faults)
 	}
 }

@@ -19,11 +19,18 @@ import (
 type Reader struct {
 	src    Source
 	prefix string
+	key    ed25519.PublicKey // of Events; nil believes everything
 }
 
 // NewReader returns a Reader of what is under a prefix, as audit.prefix said
 // when it was written.
 func NewReader(src Source, prefix string) *Reader { return &Reader{src: src, prefix: prefix} }
+
+// SignedBy returns a Reader whose Events are only those of objects that the key
+// signed.
+func (r *Reader) SignedBy(key ed25519.PublicKey) *Reader {
+	return &Reader{src: r.src, prefix: r.prefix, key: key}
+}
 
 // Object is one object of an archive.
 type Object struct {
@@ -149,7 +156,10 @@ func (r *Reader) Events(ctx context.Context, from, to time.Time) iter.Seq2[event
 			if i+1 < len(objects) && dayOf(objects[i+1].Name) < from.UTC().Format("2006/01/02") {
 				continue
 			}
-			blocks, _, err := r.Read(ctx, o, nil)
+			blocks, _, err := r.Read(ctx, o, r.key)
+			if r.key != nil && !o.Signed && err == nil {
+				err = fmt.Errorf("%s: there is no manifest beside it", o.Name)
+			}
 			if err != nil {
 				yield(event.Entry{}, err)
 				return

@@ -183,13 +183,13 @@ func (r *rig) archive(change ...func(*Config)) {
 // verify returns the kinds of the faults, each once.
 func (r *rig) verify() (Report, string) {
 	r.t.Helper()
-	rep, err := NewReader(r.bucket, "audit/").Verify(r.t.Context(), r.key.Public)
+	rep, err := NewReader(r.bucket, "audit/").Verify(r.t.Context(), Verification{Key: r.key.Public})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	kinds := map[string]bool{}
 	for _, f := range rep.Faults {
-		kinds[f.Kind] = true
+		kinds[f.Name] = true
 	}
 	return rep, strings.Join(slices.Sorted(maps.Keys(kinds)), " ")
 }
