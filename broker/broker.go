@@ -44,6 +44,8 @@ type Options struct {
 	Store func(store.Store) store.Store
 	// Load reads the configuration again, for Reload. Without it there is none.
 	Load func() (*config.Config, config.Findings, error)
+	// Send makes Check send a test message by every notification channel.
+	Send bool
 	// Level, if set, is what Log's level follows.
 	Level *slog.LevelVar
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/notify"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/templates"
 )
 
 // openNotifier makes the part of notifications that outlives a reload: queues
@@ -30,9 +31,13 @@ func (b *serving) notifications() (*notify.Plan, error) {
 			return nil, err
 		}
 	}
+	text, err := web.Texts(templates.FS)
+	if err != nil {
+		return nil, err
+	}
 	return notify.Prepare(notify.Settings{
 		DingTalk: cfg.DingTalk, WeChat: cfg.WeChat, Slack: cfg.Slack, Feishu: cfg.Feishu, Webhooks: cfg.Webhooks, SMTP: cfg.SMTP, Rules: cfg.Notify,
-		Locale: cfg.DefaultLocale, Zone: zone, Issuer: cfg.Issuer, Brand: cfg.Brand, Text: b.edge.Text,
+		Locale: cfg.DefaultLocale, Zone: zone, Issuer: cfg.Issuer, Brand: cfg.Brand, Text: text,
 		Env: notify.Env{Now: b.now, CAFile: cfg.Outgoing.CAFile, HTTP: func(proxy, caFile string, trusted ...string) (*http.Client, error) {
 			return b.outgoing(0, proxy, caFile, trusted...)
 		}},

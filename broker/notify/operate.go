@@ -100,22 +100,32 @@ func (n *Notifier) Test(ctx context.Context, id string) (took time.Duration, err
 	return took, err
 }
 
-// Tested is what became of a test message.
-type Tested struct {
-	Name, Kind string
-	Err        error
+// Probe tries one channel.
+type Probe struct {
+	Name string // section and name
+	// Run does it, and says what it did.
+	Run func(ctx context.Context) (string, error)
 }
 
-// TestAll sends a message to every channel of a plan that nobody uses, for
-// `gatehouse check --send`. A mail server without readers has nobody to write
-// to and is left out.
-func TestAll(ctx context.Context, p *Plan, now time.Time) []Tested {
-	var out []Tested
+// Probes are what `gatehouse check` tries: with send a test message by every
+// channel that has a reader, else what can be tried without telling anybody.
+func (p *Plan) Probes(send bool, now func() time.Time) []Probe {
+	var out []Probe
 	for _, c := range p.channels {
-		if c.kind == "people" || c.mute {
-			continue
+		name := c.kind
+		if c.name != c.kind {
+			name += " " + c.name
 		}
-		out = append(out, Tested{c.name, c.kind, p.test(ctx, c, "test-"+strings.ToLower(rand.Text()), now)})
+		checker, quiet := c.sender.(Checker)
+		switch {
+		case c.kind == "people":
+		case send && !c.mute:
+			out = append(out, Probe{name, func(ctx context.Context) (string, error) {
+				return c.address + ": a test message was sent", p.test(ctx, c, "test-"+strings.ToLower(rand.Text()), now())
+			}})
+		case quiet:
+			out = append(out, Probe{name, func(ctx context.Context) (string, error) { return c.address, checker.Check(ctx) }})
+		}
 	}
 	return out
 }

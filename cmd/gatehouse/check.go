@@ -15,6 +15,7 @@ import (
 
 type checkCmd struct {
 	Offline bool `help:"Validate alone, probe nothing."`
+	Send    bool `help:"Send a test message by every notification channel."`
 	JSON    bool `help:"Print JSON."`
 	Dev     bool `help:"Check as serve --dev would read it."`
 }
@@ -34,7 +35,7 @@ func (c checkCmd) Run(e env, _ *kong.Kong) error {
 	}
 	report := checkReport{OK: err == nil, Findings: findings}
 	if err == nil && !c.Offline {
-		report.Probes = broker.Check(e.ctx, cfg, broker.Options{Version: version, Log: broker.NewLogger(e.stderr, config.LogConfig{Level: "error", Format: "text"}), SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY")})
+		report.Probes = broker.Check(e.ctx, cfg, broker.Options{Version: version, Log: broker.NewLogger(e.stderr, config.LogConfig{Level: "error", Format: "text"}), SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY"), Send: c.Send})
 		for _, p := range report.Probes {
 			report.OK = report.OK && (p.OK || !p.Required)
 		}
