@@ -22,6 +22,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/event/index"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/logging"
+	"github.com/remotegpu/gatehouse/broker/notify"
 	"github.com/remotegpu/gatehouse/broker/sentry"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
@@ -62,6 +63,7 @@ type Broker struct {
 	auditKey *event.AuditKey
 	chain    *event.Sealer
 	sinks    []event.Sink // readers of the event log: sinks.go
+	notifier *notify.Notifier
 	// certificates are those of the listeners with TLS.
 	certificates []*certificate
 	detection    detection

@@ -128,7 +128,18 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 		}
 		out = append(out, run(p.name, false, p.ask))
 	}
-	return out
+	tells, err := (&serving{Broker: b, cfg: cfg}).notifications()
+	if err != nil {
+		return append(out, Probe{Name: "notifications", Required: true, Detail: err.Error()})
+	}
+	channels := tells.Probes(opts.Send, b.now)
+	probes = make([]Probe, len(channels))
+	for i, c := range channels {
+		// Asked to send, that it arrives is what is asked.
+		wg.Go(func() { probes[i] = run(c.Name, opts.Send, c.Run) })
+	}
+	wg.Wait()
+	return append(out, probes...)
 }
 
 // connectorDetail is a connector's type, and until when an upstream's

@@ -25,6 +25,7 @@ type metrics struct {
 	routed      *prometheus.HistogramVec
 	store       *prometheus.HistogramVec
 	events      *prometheus.CounterVec
+	notified    *prometheus.CounterVec
 }
 
 func newMetrics(version string) *metrics {
@@ -49,6 +50,7 @@ func newMetrics(version string) *metrics {
 	m.routed = histogram("gateway_request_duration_seconds", "Time of requests through the gateway, by route.", buckets, "route")
 	m.store = histogram("store_operation_duration_seconds", "Time of operations of the store.", []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .1, .5, 1, 5}, "op")
 	m.events = counter("events_total", "Events recorded, by name.", "event")
+	m.notified = counter("notifications_total", "Notifications, by channel and result: delivered, retried, rate_limited, dead, skipped or dropped.", "channel", "result")
 	for _, name := range event.All() { // a counter that is not there yet has no increase
 		m.events.WithLabelValues(string(name))
 	}
@@ -81,6 +83,10 @@ func (m *metrics) gatewayRequest(route string, code int, took time.Duration) {
 
 func (m *metrics) storeOperation(op string, took time.Duration) {
 	m.store.WithLabelValues(op).Observe(took.Seconds())
+}
+
+func (m *metrics) notification(channel, result string) {
+	m.notified.WithLabelValues(channel, result).Inc()
 }
 
 func (m *metrics) event(e event.Event) {

@@ -12,6 +12,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/geo"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/issuer"
+	"github.com/remotegpu/gatehouse/broker/notify"
 	"github.com/remotegpu/gatehouse/broker/portal"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/signin"
@@ -37,6 +38,7 @@ type serving struct {
 	gateway *gateway.Gateway
 	portal  *portal.Portal
 	kuma    *uptimekuma.Pusher // nil without uptime_kuma.push_url
+	tells   *notify.Plan
 	public  http.Handler
 	private http.Handler
 	// networks are consoles.networks.
@@ -61,6 +63,9 @@ func (b *Broker) build(cfg *config.Config, before *serving) (*serving, error) {
 	if s.kuma, err = s.openKuma(); err != nil {
 		return nil, err
 	}
+	if s.tells, err = s.notifications(); err != nil {
+		return nil, err
+	}
 	if s.public, err = s.publicHandler(); err != nil {
 		return nil, err
 	}
@@ -83,6 +88,7 @@ func (b *Broker) use(s *serving) {
 	b.consoles.SetNetworks(s.networks)
 	odd := s.cfg.Detection.WithDefaults().Moved
 	b.sessions.SetMoves(odd.Times, odd.Window, odd.Known())
+	b.notifier.Use(s.tells)
 	if b.opts.Level != nil {
 		b.opts.Level.Set(level(s.cfg.Log))
 	}
@@ -197,7 +203,7 @@ func (b *serving) doors(before *serving) (err error) {
 			}
 			return out, nil
 		},
-		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore,
+		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore, Notify: b.notifier,
 		Connectors: func() []portal.ConnectorState {
 			var out []portal.ConnectorState
 			for _, s := range b.door.States() {

@@ -19,10 +19,13 @@ func (b *Broker) openSinks(ctx context.Context) error {
 	}
 	b.auditKey = key
 	b.chain = event.NewSealer(event.SealerConfig{KV: b.store, Log: b.store, Key: key, Sealer: b.sealer, Now: b.now, RolledBack: b.rolledBack})
+	if b.notifier, err = b.openNotifier(); err != nil {
+		return err
+	}
 	if err := b.openDetection(); err != nil {
 		return err
 	}
-	b.sinks = []event.Sink{b.chain, b.detection.log}
+	b.sinks = []event.Sink{b.chain, b.detection.log, b.notifier}
 	return nil
 }
 

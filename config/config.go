@@ -72,13 +72,13 @@ type Config struct {
 	Trust              []issuer.TrustRule         `yaml:"trust,later"`
 	APIKeys            apikey.KeysConfig          `yaml:"api_keys"`
 	ServiceAccounts    []user.ServiceAccount      `yaml:"service_accounts"`
-	DingTalk           []notify.Channel           `yaml:"dingtalk,one,later"`
-	WeChat             []notify.Channel           `yaml:"wechat,one,later"`
-	Slack              []notify.Channel           `yaml:"slack,one,later"`
-	Feishu             []notify.Channel           `yaml:"feishu,one,later"`
-	Webhooks           []notify.Webhook           `yaml:"webhooks,later"`
-	SMTP               []notify.SMTP              `yaml:"smtp,one,later"`
-	Notify             []notify.Rule              `yaml:"notify,later"`
+	DingTalk           []notify.Channel           `yaml:"dingtalk,one"`
+	WeChat             []notify.Channel           `yaml:"wechat,one"`
+	Slack              []notify.Channel           `yaml:"slack,one"`
+	Feishu             []notify.Channel           `yaml:"feishu,one"`
+	Webhooks           []notify.Webhook           `yaml:"webhooks"`
+	SMTP               []notify.SMTP              `yaml:"smtp,one"`
+	Notify             []notify.Rule              `yaml:"notify"`
 	S3                 []objectstore.BucketConfig `yaml:"s3,one"`
 	OSS                []objectstore.BucketConfig `yaml:"oss,one"`
 	COS                []objectstore.BucketConfig `yaml:"cos,one"`

@@ -22,9 +22,15 @@ func TestEventsHaveTexts(t *testing.T) {
 			if words["event."+n] == "" {
 				t.Errorf("%s has no text in %s", n, lang)
 			}
+			if words["notify.event."+n] == "" {
+				t.Errorf("%s: a notification in %s says no more than its name", n, lang)
+			}
 		}
 		for id := range words {
 			if n, ok := strings.CutPrefix(id, "event."); ok && !seen[n] {
+				t.Errorf("%s: %s is no event", lang, id)
+			}
+			if n, ok := strings.CutPrefix(id, "notify.event."); ok && !seen[n] {
 				t.Errorf("%s: %s is no event", lang, id)
 			}
 		}

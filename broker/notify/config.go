@@ -1,5 +1,3 @@
-// Package notify will tell people what happened. This version decodes and
-// validates its configuration; nothing is sent yet.
 package notify
 
 import (

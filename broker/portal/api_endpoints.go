@@ -79,6 +79,12 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodPost, path: "/keys/rotate", summary: "Put the next key of an algorithm to use now.", needs: keys, body: rotateRequest{}, answer: page[keyView]{}, serve: p.apiRotateKey},
 		{method: http.MethodPost, path: "/keys/{kid}/revoke", summary: "Withdraw a key at once: what it signed is void.", needs: keys, answer: page[keyView]{}, serve: p.apiRevokeKey},
 
+		{method: http.MethodGet, path: "/notify/channels", summary: "Notification channels, whether messages arrive, and what waits.", needs: read, answer: page[channelView]{}, serve: p.apiChannels},
+		{method: http.MethodPost, path: "/notify/channels/{id}/test", summary: "Send a test message now, past the queue; the answer says what the other side said.", needs: admin, answer: testView{}, serve: p.apiTestChannel},
+		{method: http.MethodGet, path: "/notify/dead-letters", summary: "Messages that were given up, of all channels or of one (channel=ID).", needs: read, query: []string{"channel", "after", "limit"}, answer: page[letterView]{}, serve: p.apiLetters},
+		{method: http.MethodPost, path: "/notify/dead-letters/{id}/retry", summary: "Send one again, before what waits.", needs: admin, serve: p.apiRetryLetter},
+		{method: http.MethodDelete, path: "/notify/dead-letters/{id}", summary: "Forget one; the audit log keeps its events.", needs: admin, serve: p.apiDropLetter},
+
 		{method: http.MethodPost, path: "/reload", summary: "Read this replica's configuration again: all of it is put to use, or nothing (422, with every problem).", needs: keys, answer: Reload{}, serve: p.apiReload},
 		{method: http.MethodGet, path: "/clients", summary: "OIDC clients.", needs: read, answer: page[clientView]{}, serve: p.apiClients},
 		{method: http.MethodGet, path: "/audit/events", summary: "The audit log, newest first; format=jsonl or csv answers with all that the filter finds, a line each.", needs: audit,

@@ -181,9 +181,9 @@ func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, a attem
 		return err
 	}
 	locked, left := d.limits.failed(r.Context(), d.cfg.Bus, keys)
-	d.noteFailure(r, m, keys, "credentials")
+	owner := d.noteFailure(r, m, keys, "credentials")
 	if locked {
-		d.note(r, event.Event{Name: event.SigninLockout, Connector: m.ID, Details: map[string]string{"account": keys.account}})
+		d.note(r, event.Event{Name: event.SigninLockout, Target: owner, Connector: m.ID, Details: map[string]string{"account": keys.account}})
 	}
 	page.Problem, page.Left = "password.mismatch", left
 	return d.refuse(w, r, http.StatusUnprocessableEntity, page)
@@ -191,14 +191,15 @@ func (d *Door) failed(w http.ResponseWriter, r *http.Request, m *Method, a attem
 
 // noteFailure records a failed try. People type passwords where the name goes,
 // so that what was typed is in no event: it is the account's id if there is one,
-// and else a keyed hash (docs/security.md ST-5).
-func (d *Door) noteFailure(r *http.Request, m *Method, keys limitKeys, reason string) {
+// and else a keyed hash (docs/security.md ST-5). It returns that id, or "".
+func (d *Door) noteFailure(r *http.Request, m *Method, keys limitKeys, reason string) string {
 	e := event.Event{Name: event.SigninFailed, Connector: m.ID, Details: map[string]string{"account": keys.account, "reason": reason}}
 	// Looked up for unknown names too: it takes as long (LD-8).
 	if u, err := d.cfg.Users.ByIdentity(r.Context(), m.ID, keys.subject); err == nil {
 		e.Target = u
 	}
 	d.note(r, e)
+	return e.Target
 }
 
 func (d *Door) refuse(w http.ResponseWriter, r *http.Request, status int, page formPage) error {

@@ -39,6 +39,15 @@ func loadTexts(files fs.FS) (map[string]map[string]string, error) {
 	return out, nil
 }
 
+// Texts returns what Edge.Text is, for who has no Edge.
+func Texts(files fs.FS) (func(locale, id string, args map[string]any) string, error) {
+	texts, err := loadTexts(files)
+	if err != nil {
+		return nil, err
+	}
+	return (&Edge{texts: texts}).Text, nil
+}
+
 func (e *Edge) has(id string) bool { _, ok := e.texts["en"][id]; return ok }
 
 // Text returns the text of a message id; English where a locale lacks it, the

@@ -15,7 +15,7 @@ import (
 
 type checkCmd struct {
 	Offline bool `help:"Validate alone, probe nothing."`
-	Send    bool `help:"Also ask what can be asked only by sending something: push monitors."`
+	Send    bool `help:"Also send what people see: a test message by every notification channel, a beat to push monitors."`
 	JSON    bool `help:"Print JSON."`
 	Dev     bool `help:"Check as serve --dev would read it."`
 }
