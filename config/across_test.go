@@ -55,8 +55,8 @@ func TestSectionsFitTogether(t *testing.T) {
 		{"consoles below the issuer", "routes:\n" + lease("a", "{node}.consoles.example.com"), "warning", "route.same_site", "under the issuer's own domain", 6},
 		{"consoles below an app", "routes:\n" + route("b", "app.example.org", "") + lease("a", "{node}.example.org"), "warning", "route.same_site", `under the domain of the route "b"`, 7},
 		{"shadowed by a wildcard", "routes:\n" + lease("a", "{node}.example.org") + route("b", "app.example.org", ""), "error", "route.shadowed", `"a" stands before it`, 7},
-		{"channels without names", "feishu: [{webhook_url: "+hook+"a, name: x}, {webhook_url: "+hook+"b}]", "error", "notify.name", "needs a name", 5},
-		{"channels of one name", "feishu: [{webhook_url: "+hook+"a, name: x}, {webhook_url: "+hook+"b, name: x}]", "error", "notify.duplicate", "two channels", 5},
+		{"channels without names", "feishu: [{webhook_url: " + hook + "a, name: x}, {webhook_url: " + hook + "b}]", "error", "notify.name", "needs a name", 5},
+		{"channels of one name", "feishu: [{webhook_url: " + hook + "a, name: x}, {webhook_url: " + hook + "b, name: x}]", "error", "notify.duplicate", "two channels", 5},
 		{"robot elsewhere", "feishu: {webhook_url: https://open.feishu.cn.example.org/open-apis/bot/v2/hook/a}", "error", "notify.host", "private: true", 5},
 		{"address of something else", "wechat: {webhook_url: https://qyapi.weixin.qq.com/cgi-bin/webhook/send}", "error", "notify.robot", "key=", 5},
 		{"robot in clear", "wechat: {webhook_url: \"http://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=a\"}", "error", "notify.https", "readable", 5},
@@ -65,7 +65,7 @@ func TestSectionsFitTogether(t *testing.T) {
 		{"password in clear", "smtp: {host: mail.example.com, from: a@example.com, tls: none, username: a, password: b}", "error", "smtp.clear", "in clear", 5},
 		{"channel that is none", "notify: [{events: [signout], to: [slak]}]", "error", "notify.to", `no channel "slak"`, 5},
 		{"event that is none", "notify: [{events: [signin.lockot], to: [slack]}]", "error", "notify.event", `did you mean "signin.lockout"?`, 5},
-		{"glob that is none", "webhooks: [{url: https://a.example.com, secret: "+whsec+", events: [users.*]}]", "error", "notify.event", `no event "users.*"`, 5},
+		{"glob that is none", "webhooks: [{url: https://a.example.com, secret: " + whsec + ", events: [users.*]}]", "error", "notify.event", `no event "users.*"`, 5},
 		{"archive to nowhere", "audit: {archive: [s3]}", "error", "audit.archive", `no bucket "s3"`, 5},
 		{"lent from nowhere", "storage_credentials: [{name: a, provider: oss}]", "error", "storage_credentials.provider", "no section oss", 5},
 		{"one role for all on cos", "cos: " + bucket + "storage_credentials: [{name: a, provider: cos, role_arn: r, prefix: \"{user.id}/\"}]", "error", "storage_credentials.role", "role alone", 6},
@@ -97,7 +97,7 @@ routes:
   - {name: short, host: a.example.org, path: /v1, upstream: "http://127.0.0.1:1", audience: other, auth: [session]}
   - {name: beside, host: a.example.org, path: /v10, upstream: "http://127.0.0.1:1"}
   - {name: consoles, host: "{node}.consoles.com.cn", lease: true}
-webhooks: [{url: https://a.example.com, secret: `+whsec+`, events: ["*"]}, {url: https://b.example.com, secret: `+whsec+`, events: [user.*, signout]}]
+webhooks: [{url: https://a.example.com, secret: ` + whsec + `, events: ["*"]}, {url: https://b.example.com, secret: ` + whsec + `, events: [user.*, signout]}]
 notify: [{events: [signin.*], to: [slack, webhooks]}]
 `)
 	if err != nil {
