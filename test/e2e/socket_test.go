@@ -38,20 +38,28 @@ func (p *person) consoleOf(t *testing.T, g *gatehouse, lease string) *socket {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h := http.Header{"Origin": {base}}
+	for _, c := range p.client.Jar.Cookies(u) {
+		h.Add("Cookie", c.String())
+	}
+	return opens(t, g, u.String(), h)
+}
+
+// opens opens a socket with these headers.
+func opens(t *testing.T, g *gatehouse, at string, h http.Header) *socket {
+	t.Helper()
 	conn, err := net.Dial("tcp", g.listening())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	req, err := http.NewRequest(http.MethodGet, u.String(), nil)
+	req, err := http.NewRequest(http.MethodGet, at, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for k, v := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": base} {
+	req.Header = h.Clone()
+	for k, v := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {
 		req.Header.Set(k, v)
-	}
-	for _, c := range p.client.Jar.Cookies(u) {
-		req.AddCookie(c)
 	}
 	if err := req.Write(conn); err != nil {
 		t.Fatal(err)
