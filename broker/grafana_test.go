@@ -27,7 +27,7 @@ func TestGrafana(t *testing.T) {
 		return string(m[1])
 	}
 	u := newUpstream(t, nil)
-	h := start(t, u.routesYAML("resources: [{name: grafana, uri: https://grafana.example.com}]\nroutes:\n  - {name: grafana, host: grafana.localhost, upstream: UP, audience: grafana}\n"))
+	h := start(t, u.routesYAML("resources: [{name: demo-api, uri: https://demo-api.example.com}, {name: grafana, uri: https://grafana.example.com}]\nroutes:\n  - {name: grafana, host: grafana.localhost, upstream: UP, audience: grafana}\n"))
 	for _, key := range []string{"auth_url", "token_url", "api_url", "jwk_set_url", "signout_redirect_url"} {
 		at, err := url.Parse(ini(key))
 		if err != nil {
