@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/logging"
 	"github.com/remotegpu/gatehouse/broker/sentry"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/tracing"
@@ -34,7 +35,7 @@ func (b *Broker) openTelemetry() error {
 		if b.sentry, err = sentry.New(sentry.Settings{Config: c, Client: client, Version: b.opts.Version, Log: b.log, Now: b.now}); err != nil {
 			return err
 		}
-		b.log = slog.New(b.sentry.Handler(b.log.Handler()))
+		b.log = slog.New(logging.WithRequest(b.sentry.Handler(b.opts.Log.Handler())))
 	}
 	set := tracing.Settings{Config: b.cfg.Tracing, Version: b.opts.Version, Instance: rand.Text(), Log: b.log}
 	set.Also, set.AlsoRatio = b.sentry.Spans()

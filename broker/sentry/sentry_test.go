@@ -236,7 +236,7 @@ func TestPanic(t *testing.T) {
 		f()
 	}
 	catch(explode)
-	catch(func() { var m map[string]int; m["x"] = 1 })
+	catch(func() { _ = make([]int, 0)[len(frameless)] })
 	r.log.Error("request failed", "status", 500, "code", "internal", "err", "internal: panic: swordfishes")
 	r.stop()
 	got := in.got()
@@ -256,10 +256,13 @@ func TestPanic(t *testing.T) {
 	if !found || got[0]["level"] != "fatal" || x["value"] != nil {
 		t.Errorf("%v", got[0])
 	}
-	if x := got[1]["exception"].([]any)[0].(map[string]any); x["value"] != "runtime error: assignment to entry in nil map" && !strings.HasPrefix(fmt.Sprint(x["value"]), "assignment") && x["value"] != nil {
+	if x := got[1]["exception"].([]any)[0].(map[string]any); x["value"] != "runtime error: index out of range [filtered] with length 0" {
 		t.Errorf("%v", x)
 	}
 }
+
+// frameless is as long as an index that no empty list has.
+var frameless = []int{1, 2, 3}
 
 func explode() { panic("swordfishes") }
 
@@ -300,7 +303,7 @@ func TestNeverBlocks(t *testing.T) {
 	defer close(release)
 	r := report(t, redact.String(strings.Replace(srv.URL, "://", "://k@", 1)+"/1"))
 	start := time.Now()
-	for i := range 5000 {
+	for i := range 600 {
 		if i%200 == 0 {
 			r.now.Add(120)
 		}

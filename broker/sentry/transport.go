@@ -79,7 +79,7 @@ func (t *transport) SendEvent(e *sdk.Event) {
 	if e.Type == "transaction" {
 		category = "transaction"
 	}
-	if t.stopped(category) {
+	if t.stopped(category) || len(t.queue) == cap(t.queue) { // before it costs anything
 		t.dropped.Add(1)
 		return
 	}

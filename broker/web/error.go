@@ -83,11 +83,6 @@ type errorPage struct {
 // RenderError writes the one answer for an error. What is no *Error is a fault
 // of ours, or the store's being out of reach.
 func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
-	e.fail(w, r, "", err)
-}
-
-// fail is RenderError with the name of the handler, for the log.
-func (e *Edge) fail(w http.ResponseWriter, r *http.Request, handler string, err error) {
 	q := RequestOf(r)
 	var we *Error
 	if !errors.As(err, &we) {
@@ -102,7 +97,7 @@ func (e *Edge) fail(w http.ResponseWriter, r *http.Request, handler string, err 
 		level = slog.LevelError
 	}
 	e.cfg.Log.LogAttrs(r.Context(), level, "request failed", slog.String("ref", q.Ref()),
-		slog.Int("status", we.Status), slog.String("code", we.Code), slog.String("handler", handler), slog.String("path", quote(r.URL.Path)), slog.String("err", quote(we.Error())))
+		slog.Int("status", we.Status), slog.String("code", we.Code), slog.String("handler", q.Handler), slog.String("route", q.Route), slog.String("path", quote(r.URL.Path)), slog.String("err", quote(we.Error())))
 	q.Span.Status(we.Status, tracing.Server)
 	h := w.Header()
 	e.base(h, q)

@@ -27,8 +27,6 @@ type Request struct {
 	Locale string
 	Theme  string // "", "light" or "dark"
 	Agent  string
-	// Span is the request's in its trace; the zero Span where nothing is traced.
-	Span tracing.Span
 	// Country and City are a trusted proxy's word about where the client is, as it
 	// was sent; "" where there is none.
 	Country, City string
@@ -40,6 +38,9 @@ type Request struct {
 	Handler, Pattern, Route string
 	User, Session           string
 	Switched                bool
+
+	// Span is the request's in its trace; the zero Span where nothing is traced.
+	Span tracing.Span
 
 	chosen bool // the reader chose Locale
 }
@@ -133,7 +134,7 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 			if v == http.ErrAbortHandler {
 				panic(v)
 			}
-			e.cfg.Log.ErrorContext(r.Context(), "panic", "value", quote(fmt.Sprint(v)), "stack", string(debug.Stack()))
+			e.cfg.Log.ErrorContext(r.Context(), "panic", "handler", q.Handler, "route", q.Route, "value", quote(fmt.Sprint(v)), "stack", string(debug.Stack()))
 			e.RenderError(w, r, Fail(http.StatusInternalServerError, "internal", "error.internal", fmt.Errorf("panic: %v", v)))
 		}()
 		if !KnownMethod(r.Method) { // CONNECT and TRACE among them (GW-7)

@@ -112,9 +112,9 @@ func (e *Edge) Handle(name string, h Handler) http.Handler {
 		q.Handler, q.Pattern = name, r.Pattern
 		e.base(rec.Header(), q)
 		if err := h(rec, r); err != nil {
-			e.fail(rec, r, name, err)
+			e.RenderError(rec, r, err)
 		}
-		if span := RequestOf(r).Span; span.On() {
+		if span := q.Span; span.On() {
 			span.Name(r.Method + " " + name) // a known method, see Middleware
 			span.Set("http.route", name)
 			span.Status(rec.code(), tracing.Server)

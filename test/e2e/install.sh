@@ -26,6 +26,7 @@ need /usr/lib/apache2/modules/mod_auth_openidc.so apache2-bin libapache2-mod-aut
 need nginx nginx-light
 need caddy caddy
 need haproxy haproxy
+need promtool prometheus
 need g++ g++ # WeTTY compiles its terminal
 need make make
 need Xtigervnc tigervnc-standalone-server tigervnc-tools xkb-data x11-xkb-utils
