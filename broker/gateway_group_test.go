@@ -90,7 +90,6 @@ routes:
 	}
 	// Sockets count for as long as they are open: where three have closed, the next
 	// three go.
-	per = map[string]int{}
 	for i, c := range busy {
 		if i%3 == 1 { // opened in turns, so of one upstream
 			_ = c.Close(websocket.StatusNormalClosure, "")
