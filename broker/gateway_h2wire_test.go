@@ -174,7 +174,7 @@ routes:
 			t.Errorf("%s: %s, want %s", name, got, c.fate)
 		}
 		sent := strings.Join(up.about(path), "\n")
-		if want := strings.Replace(c.sent, "/P", path, 1); sent != want && !(sent == "" && got != "200") {
+		if want := strings.Replace(c.sent, "/P", path, 1); sent != want && !(got != "200" && strings.HasPrefix(want, sent)) { // a request that was reset may have got as far as this
 			t.Errorf("%s: %s, and the upstream was asked %q, want %q", name, got, sent, want)
 		}
 		w.conn.Close()

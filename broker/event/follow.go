@@ -154,6 +154,10 @@ func (f Following) pass(ctx context.Context, s Sink, after uint64) (uint64, int,
 	if err := s.Consume(ctx, batch); err != nil {
 		return after, 0, fmt.Errorf("pass on to %s: %w", s.Name(), err)
 	}
+	// What has been passed on is noted even when we are told to end meanwhile:
+	// else it would be passed on again.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), following/2)
+	defer cancel()
 	if _, err := f.cursors().Update(ctx, s.Name(), func(c *cursor) error { c.Position = max(c.Position, next); return nil }); err != nil {
 		return after, 0, err
 	}

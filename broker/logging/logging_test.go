@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,8 +16,32 @@ import (
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
+// shared is a buffer that the timers of a log write to as well.
+type shared struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (s *shared) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(b)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
+
+func (s *shared) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.buf.Reset()
+}
+
 // lines decodes what was logged.
-func lines(t *testing.T, out *bytes.Buffer) []map[string]any {
+func lines(t *testing.T, out fmt.Stringer) []map[string]any {
 	t.Helper()
 	var all []map[string]any
 	for line := range strings.Lines(out.String()) {
@@ -73,7 +98,7 @@ func TestOneLine(t *testing.T) {
 // and the count comes by itself.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		out := &bytes.Buffer{}
+		out := &shared{}
 		log, flush := New(out, Config{Flood: 3})
 		for i := range 1000 {
 			log.Error("the store is away", "n", i)
@@ -110,7 +135,7 @@ func TestFlood(t *testing.T) {
 // The messages that are told apart are bounded, and what they hold is not lost.
 func TestFloodBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		out := &bytes.Buffer{}
+		out := &shared{}
 		log, flush := New(out, Config{Flood: 1})
 		log.Info("first")
 		log.Info("first")

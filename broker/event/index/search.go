@@ -173,19 +173,24 @@ func (x *Index) rows(ctx context.Context, f Filter, after mark, want int) (found
 
 // inner selects reach rows after a mark by the indexes of the arms, in order.
 func (f Filter) inner(arms []arm, after mark, reach int) (query string, args []any) {
-	order, beyond := "time desc, pos desc", "time <= ? and (time < ? or pos < ?)"
+	// One bound on each side: of two, SQLite seeks by one and walks to the other,
+	// over everything that is newer than the day that was asked for.
+	order, beyond, other, bound := "time desc, pos desc", "time <= ? and (time < ? or pos < ?)", "time >= ?", f.After
 	if f.OldestFirst {
-		order, beyond = "time, pos", "time >= ? and (time > ? or pos > ?)"
+		order, beyond, other, bound = "time, pos", "time >= ? and (time > ? or pos > ?)", "time <= ?", f.Before
+	}
+	switch { // a microsecond is cut off: the record is asked
+	case !f.OldestFirst && !f.Before.IsZero() && after.time > f.Before.UnixMicro():
+		after = mark{f.Before.UnixMicro(), 1<<63 - 1}
+	case f.OldestFirst && !f.After.IsZero() && after.time < f.After.UnixMicro():
+		after = mark{f.After.UnixMicro(), -1 << 63}
 	}
 	var parts []string
 	for _, a := range arms {
 		where := append(slices.Clone(a.where), beyond)
 		args = append(append(args, a.args...), after.time, after.time, after.pos)
-		if !f.After.IsZero() {
-			where, args = append(where, "time >= ?"), append(args, f.After.UnixMicro())
-		}
-		if !f.Before.IsZero() { // a microsecond is cut off: the record is asked
-			where, args = append(where, "time <= ?"), append(args, f.Before.UnixMicro())
+		if !bound.IsZero() {
+			where, args = append(where, other), append(args, bound.UnixMicro())
 		}
 		args = append(args, reach)
 		parts = append(parts, `select * from (select time, pos, name, severity, actor, target, connector, client, ip, ref from events indexed by `+a.index+
