@@ -72,21 +72,21 @@ func auditIndex(t *testing.T, n int) {
 	for _, c := range []struct {
 		name   string
 		filter func() index.Filter
-		bound  time.Duration // of the slowest; 0 is only printed
+		least  int // to be found in all searches; -1: nothing is
 	}{
-		{"a person's day", func() (f index.Filter) { f.After, f.Before = day(); f.Actor = auditUser(random); return f }, 100 * time.Millisecond},
-		{"a busy program's day", func() (f index.Filter) { f.After, f.Before = day(); f.Actor = "robot"; return f }, 100 * time.Millisecond},
-		{"a person's newest, as actor or target", func() index.Filter { return index.Filter{Person: auditUser(random)} }, 100 * time.Millisecond},
-		{"an address", func() index.Filter { return index.Filter{IP: auditIP(random)} }, 100 * time.Millisecond},
-		{"a reference", func() index.Filter { return index.Filter{Ref: fmt.Sprintf("R%025d", random.IntN(n))} }, 100 * time.Millisecond},
-		{"the newest", func() index.Filter { return index.Filter{} }, 100 * time.Millisecond},
+		{"a person's day", func() (f index.Filter) { f.After, f.Before = day(); f.Actor = auditUser(random); return f }, 0},
+		{"a busy program's day", func() (f index.Filter) { f.After, f.Before = day(); f.Actor = "robot"; return f }, 1000},
+		{"a person's newest, as actor or target", func() index.Filter { return index.Filter{Person: auditUser(random)} }, 1},
+		{"an address", func() index.Filter { return index.Filter{IP: auditIP(random)} }, 1},
+		{"a reference", func() index.Filter { return index.Filter{Ref: fmt.Sprintf("R%025d", random.IntN(n))} }, 20},
+		{"the newest", func() index.Filter { return index.Filter{} }, 1000},
 		{"lockouts of a day", func() (f index.Filter) {
 			f.After, f.Before = day()
 			f.Names = []event.Name{event.SigninLockout}
 			return f
-		}, 100 * time.Millisecond},
-		{"critical ones, which are none", func() index.Filter { return index.Filter{MinSeverity: event.Critical} }, 0},
-		{"a text that nothing has", func() index.Filter { return index.Filter{Text: "nothing says this"} }, 0},
+		}, 1},
+		{"critical ones, which are none", func() index.Filter { return index.Filter{MinSeverity: event.Critical} }, -1},
+		{"a text that nothing has", func() index.Filter { return index.Filter{Text: "nothing says this"} }, -1},
 		{"a text in a person's events", func() index.Filter { return index.Filter{Actor: auditUser(random), Text: "wrong"} }, 0},
 	} {
 		var times []time.Duration
@@ -102,8 +102,8 @@ func auditIndex(t *testing.T, n int) {
 		}
 		slices.Sort(times)
 		t.Logf("%-38s median %8v, slowest %8v, %4d found in 20", c.name, times[10].Round(10*time.Microsecond), times[19].Round(10*time.Microsecond), found)
-		if c.bound > 0 && times[18] > c.bound { // one pause of the machine is not the search's
-			t.Errorf("%s took %v, more than %v", c.name, times[18], c.bound)
+		if found < c.least || c.least < 0 && found > 0 {
+			t.Errorf("%s: %d found", c.name, found)
 		}
 	}
 }
