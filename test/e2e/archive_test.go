@@ -223,7 +223,7 @@ func (g *gatehouse) verified(t *testing.T, args ...string) (report struct {
 // The archive in real stores, through a line that does all that lines do: what is
 // there in the end verifies, with every block once.
 func TestArchiveThroughFaults(t *testing.T) {
-	for _, peer := range []string{"minio", "versitygw"} {
+	for _, peer := range objectStores {
 		t.Run(peer, func(t *testing.T) {
 			s := startObjectStore(t, peer)
 			s.bucket(t, "audit", false)
@@ -376,7 +376,7 @@ func TestBucketErrors(t *testing.T) {
 
 // Each object is written once, whoever tries again, in both stores.
 func TestWriteOnce(t *testing.T) {
-	for _, peer := range []string{"minio", "versitygw"} {
+	for _, peer := range objectStores {
 		t.Run(peer, func(t *testing.T) {
 			s := startObjectStore(t, peer)
 			s.bucket(t, "audit", false)

@@ -99,5 +99,5 @@ gomod() { # NAME PACKAGE@VERSION
   touch "$bin/.done-${2##*@}"
 }
 gomod minio github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
-gomod versitygw github.com/versity/versitygw/cmd/versitygw@v1.8.0
+[ "$what" = core ] || gomod versitygw github.com/versity/versitygw/cmd/versitygw@v1.8.0
 echo "end-to-end peers ($what): ready"

@@ -8,3 +8,6 @@ const (
 	socketsClosed = 500      // live WebSockets that end at once
 	socketsIdle   = 1000     // whose memory is measured
 )
+
+// objectStores are those that the archive is tried with.
+var objectStores = []string{"minio"}

@@ -8,3 +8,7 @@ const (
 	socketsClosed = 5000    // live WebSockets that end at once
 	socketsIdle   = 8000    // whose memory is measured
 )
+
+// objectStores are those that the archive is tried with: the second one takes ten
+// minutes to build.
+var objectStores = []string{"minio", "versitygw"}
