@@ -118,6 +118,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if opts.Store != nil {
 		b.store = opts.Store(b.store)
 	}
+	b.detection.storeClock = store.BackendClock(b.store)
 	b.store = b.traced(store.Instrument(b.store, func(op string, took time.Duration) {
 		b.metrics.storeOperation(op, took)
 		b.detection.operations.Observe(op, took)

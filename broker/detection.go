@@ -10,7 +10,6 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/detect"
 	"github.com/remotegpu/gatehouse/broker/session"
-	"github.com/remotegpu/gatehouse/broker/store"
 )
 
 // detection is what notices odd things, as long as the process lasts. Its bounds
@@ -21,6 +20,7 @@ type detection struct {
 	probes     *detect.Probes
 	clocks     *detect.Clocks
 	operations *detect.Operations
+	storeClock func(context.Context) (time.Time, error) // nil: the store's is this machine's
 }
 
 // openDetection makes the rules over the log and the probes; the store is
@@ -33,7 +33,7 @@ func (b *Broker) openDetection() (err error) {
 	if d.log, err = detect.NewLog(detect.LogConfig{Log: b.store, KV: b.store, Raiser: d.raiser}); err != nil {
 		return err
 	}
-	d.probes, err = detect.NewProbes(detect.ProbesConfig{Raiser: d.raiser, Endings: b.endings, StoreClock: store.BackendClock(b.store), Clocks: d.clocks, Operations: d.operations,
+	d.probes, err = detect.NewProbes(detect.ProbesConfig{Raiser: d.raiser, Endings: b.endings, StoreClock: d.storeClock, Clocks: d.clocks, Operations: d.operations,
 		Replica: replicaName(), Log: b.log})
 	return err
 }

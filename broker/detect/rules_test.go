@@ -30,6 +30,7 @@ func TestDenials(t *testing.T) {
 	for range 40 {
 		r.record(event.Event{Name: event.SigninFailed, IP: "198.51.100.9", Connector: "acme", Details: map[string]string{"reason": "policy"}})
 	}
+	a.run()
 	for range 40 {
 		r.record(event.Event{Name: event.WorkloadDenied, Connector: "github_actions", Client: "ci"})
 	}

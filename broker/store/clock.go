@@ -11,17 +11,11 @@ type Clocked interface {
 	Clock(ctx context.Context) (time.Time, error)
 }
 
-// BackendClock returns how to ask the store's machine for its time, or nil where
+// BackendClock returns how to ask a driver's machine for its time, or nil where
 // the store has no other clock than this machine's.
 func BackendClock(s Store) func(context.Context) (time.Time, error) {
-	for {
-		switch v := s.(type) {
-		case Clocked:
-			return v.Clock
-		case *instrumented:
-			s = v.Store
-		default:
-			return nil
-		}
+	if c, ok := s.(Clocked); ok {
+		return c.Clock
 	}
+	return nil
 }
