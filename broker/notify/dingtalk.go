@@ -42,19 +42,7 @@ func (d dingTalk) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return err
 	}
-	var said struct {
-		Code    *int   `json:"errcode"`
-		Message string `json:"errmsg"`
-	}
-	switch {
-	case !decoded(a, &said) || said.Code == nil:
-		return d.byStatus(a)
-	case *said.Code == 0 && a.status/100 == 2:
-		return nil
-	case *said.Code == 0:
-		return d.byStatus(a)
-	}
-	return d.refused("errcode "+strconv.Itoa(*said.Code), said.Message, dingTalkVerdict(*said.Code, said.Message))
+	return d.byErrcode(a, strings.TrimSpace, dingTalkVerdict)
 }
 
 // sign returns the time in milliseconds, and the HMAC whose key is the secret

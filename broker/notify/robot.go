@@ -120,6 +120,24 @@ func (r *robot) refused(code string, message string, v verdict) error {
 	return err
 }
 
+// byErrcode judges the answer of a vendor that says errcode and errmsg. shown is
+// what of its text may be passed on.
+func (r *robot) byErrcode(a answer, shown func(string) string, judge func(code int, message string) verdict) error {
+	var said struct {
+		Code    *int   `json:"errcode"`
+		Message string `json:"errmsg"`
+	}
+	switch {
+	case !decoded(a, &said) || said.Code == nil:
+		return r.byStatus(a)
+	case *said.Code == 0 && a.status/100 == 2:
+		return nil
+	case *said.Code == 0:
+		return r.byStatus(a)
+	}
+	return r.refused("errcode "+strconv.Itoa(*said.Code), shown(said.Message), judge(*said.Code, said.Message))
+}
+
 // byStatus judges an answer whose body says nothing that we know.
 func (r *robot) byStatus(a answer) error {
 	code := "status " + strconv.Itoa(a.status)

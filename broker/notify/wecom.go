@@ -3,7 +3,6 @@ package notify
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -42,19 +41,7 @@ func (w weCom) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return err
 	}
-	var said struct {
-		Code    *int   `json:"errcode"`
-		Message string `json:"errmsg"`
-	}
-	switch {
-	case !decoded(a, &said) || said.Code == nil:
-		return w.byStatus(a)
-	case *said.Code == 0 && a.status/100 == 2:
-		return nil
-	case *said.Code == 0:
-		return w.byStatus(a)
-	}
-	return w.refused("errcode "+strconv.Itoa(*said.Code), weComSaid(said.Message), weComVerdict(*said.Code, said.Message))
+	return w.byErrcode(a, weComSaid, weComVerdict)
 }
 
 // weComSaid drops the hint and our own outgoing address, which WeCom adds to
