@@ -39,13 +39,14 @@ var plugins = map[string][]string{
 	"connectors/github":        {"connectors"},
 	"connectors/google":        {"connectors", "connectors/oidc"},
 	"connectors/gitlab":        {"connectors", "connectors/oidc"},
-	"connectors/oidc":          {"connectors"},
+	"connectors/oidc":          {"connectors", "connectors/jwks"},
+	"connectors/jwks":          {"connectors"},
 	"connectors/saml":          {"connectors"},
 	"connectors/appapi":        {"connectors"},
 	"connectors/dingtalk":      {"connectors", "connectors/appapi"},
 	"connectors/wecom":         {"connectors", "connectors/appapi"},
 	"connectors/feishu":        {"connectors", "connectors/appapi"},
-	"connectors/workload":      {"connectors"},
+	"connectors/workload":      {"connectors", "connectors/jwks", "connectors/oidc"},
 }
 
 // The arrows point down, only builtin.go sees plug-ins, and only broker/token
