@@ -151,6 +151,16 @@ func (cs *Clients) name(s string) string {
 	return s
 }
 
+// Canonical is what aud says of a resource: its name, also where its URI was
+// given. What is no resource comes back as it is.
+func (cs *Clients) Canonical(nameOrURI string) string { return cs.name(nameOrURI) }
+
+// Serves reports whether the client is a resource server of the audience
+// (resource_server_for).
+func (cs *Clients) Serves(c *Client, audience string) bool {
+	return audience != "" && slices.ContainsFunc(c.ResourceServerFor, func(r string) bool { return cs.name(r) == cs.name(audience) })
+}
+
 // Audience decides the aud of an access token: the one resource asked for, by
 // name or URI, if the client may; else the client's first; else the issuer.
 func (cs *Clients) Audience(c *Client, requested []string) (string, error) {

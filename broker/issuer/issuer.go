@@ -71,6 +71,11 @@ type Config struct {
 	Reachable func(context.Context) error
 	// Grantable drops the scopes that the person of a session may not have.
 	Grantable func(ctx context.Context, s session.Session, scopes []string) ([]string, error)
+	// Accounts are the service accounts.
+	Accounts accounts
+	APIKeys  apiKeys
+	// Workloads decides about the tokens of CI jobs; nil takes none.
+	Workloads workloads
 	Now       func() time.Time
 	Log       *slog.Logger
 	// Observe is told of every answer of the token endpoint: the grant type, and
@@ -84,13 +89,14 @@ type Issuer struct {
 	marks     *store.Sealer
 	discovery []byte
 	claims    map[string]map[string]*policy.Expr // client → claim → expression
+	exchanges map[string]*policy.Expr            // client → its exchange rule
 	origins   map[string]bool                    // of public clients, for CORS
 	grants    []grantHandler                     // the grant types served; discovery is derived from it
 }
 
 // New checks the configuration and compiles the clients' claims.
 func New(cfg Config) (*Issuer, error) {
-	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Grantable == nil || cfg.Reachable == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Grantable == nil || cfg.Reachable == nil || cfg.Accounts == nil || cfg.APIKeys == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("issuer: the configuration is incomplete")
 	}
 	u, err := url.Parse(cfg.Issuer)
@@ -102,7 +108,7 @@ func New(cfg Config) (*Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	is := &Issuer{cfg: cfg, marks: marks, claims: map[string]map[string]*policy.Expr{}, origins: map[string]bool{}}
+	is := &Issuer{cfg: cfg, marks: marks, claims: map[string]map[string]*policy.Expr{}, exchanges: map[string]*policy.Expr{}, origins: map[string]bool{}}
 	for _, c := range cfg.Clients.All() {
 		for name, src := range c.Claims {
 			e, err := policy.Compile(policy.AtClaims, policy.Any, src)
@@ -114,6 +120,11 @@ func New(cfg Config) (*Issuer, error) {
 			}
 			is.claims[c.ClientID][name] = e
 		}
+		if c.Exchange != nil {
+			if is.exchanges[c.ClientID], err = policy.Compile(policy.AtExchange, policy.Bool, *c.Exchange); err != nil {
+				return nil, fmt.Errorf("issuer: client %s, exchange: %w", c.ClientID, err)
+			}
+		}
 		if !c.Public() {
 			continue
 		}
@@ -124,6 +135,10 @@ func New(cfg Config) (*Issuer, error) {
 		}
 	}
 	is.grants = []grantHandler{{grant.AuthorizationCode, is.redeemCode}, {grant.RefreshToken, is.refresh}, {grant.ClientCredentials, is.clientCredentials}}
+	is.grants = append(is.grants, grantHandler{grant.TokenExchange, is.exchange})
+	if cfg.Workloads != nil {
+		is.grants = append(is.grants, grantHandler{grant.JWTBearer, is.assertion})
+	}
 	if is.discovery, err = is.metadata(); err != nil {
 		return nil, err
 	}
