@@ -19,6 +19,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/uptimekuma"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/broker/workload"
 	"github.com/remotegpu/gatehouse/config"
 	"github.com/remotegpu/gatehouse/static"
 	"github.com/remotegpu/gatehouse/templates"
@@ -39,6 +40,7 @@ type serving struct {
 	portal  *portal.Portal
 	kuma    *uptimekuma.Pusher // nil without uptime_kuma.push_url
 	tells   *notify.Plan
+	trust   *workload.Plan
 	public  http.Handler
 	private http.Handler
 	// networks are consoles.networks.
@@ -58,6 +60,9 @@ func (b *Broker) build(cfg *config.Config, before *serving) (*serving, error) {
 		return nil, err
 	}
 	if err := s.doors(before); err != nil {
+		return nil, err
+	}
+	if s.trust, err = s.trustPlan(before); err != nil {
 		return nil, err
 	}
 	if s.kuma, err = s.openKuma(); err != nil {
@@ -83,7 +88,8 @@ func (b *Broker) use(s *serving) {
 	b.keys.SetLives(longestToken(tokens), tokens.RefreshMaxTTL)
 	b.ledger.SetTokens(tokens)
 	b.sessions.SetLimits(s.cfg.Sessions, tokens.RefreshIdleTTL, tokens.RefreshMaxTTL)
-	b.accounts.SetFixed(s.cfg.ServiceAccounts)
+	b.accounts.SetFixed(s.cfg.Accounts())
+	b.workloads.Use(s.trust)
 	b.apiKeys.SetPerOwner(s.cfg.APIKeys.PerOwner)
 	b.consoles.SetNetworks(s.networks)
 	odd := s.cfg.Detection.WithDefaults().Moved
@@ -191,7 +197,7 @@ func (b *serving) doors(before *serving) (err error) {
 	}
 	b.portal, err = portal.New(portal.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
-		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
+		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, Trust: b.workloads, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
 			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {
