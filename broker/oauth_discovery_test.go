@@ -79,7 +79,7 @@ func TestDiscoveryIsTrue(t *testing.T) {
 			t.Errorf("grant_type %s: %s", v, a.Body)
 		}
 	}
-	for _, v := range []string{"password", "implicit", "urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:jwt-bearer"} {
+	for _, v := range []string{"password", "implicit", "urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:saml2-bearer"} {
 		oauthError(t, h.raw("POST", "/oauth2/token", "grant_type="+url.QueryEscape(v), demo...), 400, "unsupported_grant_type")
 	}
 	for _, name := range []string{"token_endpoint_auth_methods_supported", "revocation_endpoint_auth_methods_supported"} {

@@ -110,7 +110,9 @@ func (b *Broker) use(s *serving) {
 	s.gateway.Use()
 }
 
-func longestToken(t grant.TokensConfig) time.Duration { return max(t.AccessTTL, t.IDTTL) }
+func longestToken(t grant.TokensConfig) time.Duration {
+	return max(t.AccessTTL, t.IDTTL, workload.MaxTTL)
+}
 
 // renewer asks the connectors of the configuration that serves.
 type renewer struct{ b *Broker }
@@ -171,7 +173,7 @@ func (b *serving) doors(before *serving) (err error) {
 	}
 	if b.issuer, err = issuer.New(issuer.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Clients: b.clients, Ledger: b.ledger, Keys: b.keys, Sessions: b.sessions, Users: b.users,
-		SignIn: authorizeDoor{b.door}, Sealer: b.sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Accounts: b.accounts, APIKeys: b.apiKeys, Now: b.now, Log: b.log, Observe: b.metrics.token,
+		SignIn: authorizeDoor{b.door}, Sealer: b.sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Accounts: b.accounts, APIKeys: b.apiKeys, Workloads: b.workloads, Now: b.now, Log: b.log, Observe: b.metrics.token,
 		Grantable: func(ctx context.Context, s session.Session, scopes []string) ([]string, error) {
 			return b.portal.GrantableScopes(ctx, s, scopes)
 		},
