@@ -39,7 +39,7 @@ gatehouse_exchange() ( # prints an access token for $GATEHOUSE_ID_TOKEN, or says
   [ "$status" != 000 ] || fail "no answer from $GATEHOUSE_ISSUER"
   if [ "$status" != 200 ]; then
     code=$(member error) text=$(member error_description) ref=$(member ref)
-    fail "$GATEHOUSE_ISSUER answered $status${code:+ $code}${text:+: $text}${ref:+ Reference $ref: the log of Gatehouse says under it which claim differs.}"
+    fail "$GATEHOUSE_ISSUER answered $status${code:+ $code}${text:+: $text}${ref:+ Reference $ref.}"
   fi
   token=$(member access_token)
   case $token in

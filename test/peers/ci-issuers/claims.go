@@ -36,10 +36,14 @@ func (c Claims) text(name string) string {
 // unless it is one of them.
 func (i *Issuer) Job(changes ...any) Claims {
 	now := i.now().Truncate(time.Second)
+	i.mu.Lock()
+	i.jobs++
+	build := 16 + i.jobs // without it two tokens of a second would be one and the same
+	i.mu.Unlock()
 	c := Claims{"iss": i.URL, "iat": now.Unix()}
 	switch i.Kind {
 	case GitHub:
-		c = c.With("nbf", now.Add(-5*time.Minute).Unix(), "exp", now.Add(10*time.Minute).Unix(), "jti", uuid(), "aud", "https://github.com/acme",
+		c = c.With("nbf", now.Add(-5*time.Minute).Unix(), "exp", now.Add(5*time.Minute).Unix(), "jti", uuid(), "aud", "https://github.com/acme",
 			"repository", "acme/train", "repository_id", "123456", "repository_owner", "acme", "repository_owner_id", "789", "repository_visibility", "private",
 			"ref", "refs/heads/main", "ref_type", "branch", "ref_protected", "true", "base_ref", "", "head_ref", "",
 			"sha", "0f1e2d3c4b5a69788796a5b4c3d2e1f001234567", "event_name", "push", "environment", "production", "environment_node_id", "EN_kwDOABCD",
@@ -61,7 +65,7 @@ func (i *Issuer) Job(changes ...any) Claims {
 			"ci_config_ref_uri", strings.TrimPrefix(i.URL, "https://")+"/acme/train//.gitlab-ci.yml@refs/heads/main", "ci_config_sha", "714a629c0b401fdce83e847fc9589983fc6f46bc").With(changes...)
 		c = c.With("sub", fmt.Sprintf("project_path:%s:ref_type:%s:ref:%s", c.text("project_path"), c.text("ref_type"), c.text("ref"))).With(changes...)
 	default: // no jti, no nbf; aud only where the credentials name one
-		c = c.With("exp", now.Add(time.Hour).Unix(), "sub", strings.TrimSuffix(i.URL, "oidc")+"job/train/", "build_number", 17).With(changes...)
+		c = c.With("exp", now.Add(time.Hour).Unix(), "sub", strings.TrimSuffix(i.URL, "oidc")+"job/train/", "build_number", build).With(changes...)
 	}
 	return c
 }

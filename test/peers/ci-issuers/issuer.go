@@ -10,8 +10,10 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1" // x5t is one
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -19,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"net/http"
 	"net/url"
 	"slices"
@@ -59,6 +62,8 @@ type Issuer struct {
 	keys []signer // the first signs
 	mode string
 	seen map[string]int // by path below the issuer
+	jobs int            // that were made
+	old  map[string]any // a key of GitHub's that signs nothing any more, as it published them before
 }
 
 type signer struct {
@@ -72,7 +77,32 @@ func New(kind, u string) (*Issuer, error) {
 		return nil, fmt.Errorf("%q is no kind of issuer", kind)
 	}
 	i := &Issuer{Kind: kind, URL: u, seen: map[string]int{}}
+	if kind == GitHub {
+		var err error
+		if i.old, err = withCertificate(); err != nil {
+			return nil, err
+		}
+	}
 	return i, i.Rotate()
+}
+
+// withCertificate is a key as GitHub used to publish them: its kid is the
+// thumbprint of a certificate that stands beside it.
+func withCertificate() (map[string]any, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	t := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "*.token.actions.example"}, NotBefore: time.Unix(1700000000, 0), NotAfter: time.Unix(1760000000, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return nil, fmt.Errorf("making a certificate: %w", err)
+	}
+	sum := sha1.Sum(der)
+	return map[string]any{
+		"kty": "RSA", "use": "sig", "alg": "RS256", "kid": strings.ToUpper(hex.EncodeToString(sum[:])), "n": base64.RawURLEncoding.EncodeToString(key.N.Bytes()), "e": "AQAB",
+		"x5c": []string{base64.StdEncoding.EncodeToString(der)}, "x5t": base64.RawURLEncoding.EncodeToString(sum[:]),
+	}, nil
 }
 
 func (i *Issuer) now() time.Time {
@@ -220,10 +250,10 @@ func (i *Issuer) JWKS() []byte {
 			n = append([]byte{0}, n...) // Java's BigInteger.toByteArray keeps the byte of the sign
 		}
 		k := map[string]any{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": s.kid, "n": base64.RawURLEncoding.EncodeToString(n), "e": "AQAB"}
-		if i.Kind == GitHub {
-			k["x5t"] = s.kid
-		}
 		keys = append(keys, k)
+	}
+	if i.old != nil {
+		keys = append(keys, i.old)
 	}
 	for c := 0; i.mode == Many && c < 65; c++ {
 		k := maps.Clone(keys[0])
@@ -256,7 +286,8 @@ func (i *Issuer) Sign(c Claims, how string) (string, error) {
 		head["typ"] = "JWT"
 	}
 	if i.Kind == GitHub {
-		head["x5t"] = s.kid
+		sum := sha1.Sum(s.key.N.Bytes())
+		head["x5t"] = base64.RawURLEncoding.EncodeToString(sum[:])
 	}
 	if how == None || how == HS256 {
 		head["alg"] = how
