@@ -58,12 +58,13 @@ type Issuer struct {
 	URL  string           // its iss
 	Now  func() time.Time // nil is time.Now
 
-	mu   sync.Mutex
-	keys []signer // the first signs
-	mode string
-	seen map[string]int // by path below the issuer
-	jobs int            // that were made
-	old  map[string]any // a key of GitHub's that signs nothing any more, as it published them before
+	mu      sync.Mutex
+	keys    []signer // the first signs
+	mode    string
+	seen    map[string]int  // by path below the issuer
+	jobs    int             // that were made
+	foreign *rsa.PrivateKey // one that is not the issuer's
+	old     map[string]any  // a key of GitHub's that signs nothing any more, as it published them before
 }
 
 type signer struct {
@@ -276,6 +277,18 @@ const (
 	Foreign = "foreign" // the right kid, another key
 )
 
+func (i *Issuer) foreignKey() (*rsa.PrivateKey, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.foreign == nil {
+		var err error
+		if i.foreign, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+			return nil, err
+		}
+	}
+	return i.foreign, nil
+}
+
 // Sign signs claims as they are; how is RS256 unless given.
 func (i *Issuer) Sign(c Claims, how string) (string, error) {
 	i.mu.Lock()
@@ -308,7 +321,7 @@ func (i *Issuer) Sign(c Claims, how string) (string, error) {
 		sig, err = rsa.SignPKCS1v15(rand.Reader, s.key, crypto.SHA256, sum[:])
 	case Foreign:
 		var other *rsa.PrivateKey
-		if other, err = rsa.GenerateKey(rand.Reader, 2048); err == nil {
+		if other, err = i.foreignKey(); err == nil {
 			sig, err = rsa.SignPKCS1v15(rand.Reader, other, crypto.SHA256, sum[:])
 		}
 	case HS256:

@@ -60,19 +60,41 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHT
 // Start serves a site over TLS until the test ends.
 func Start(t testing.TB) *Site {
 	t.Helper()
+	var s *Site
+	_, ca := serveTLS(t, func(u string) (h http.Handler, err error) {
+		s, err = NewSite(u)
+		return s, err
+	})
+	s.CAFile = ca
+	return s
+}
+
+// StartIssuer serves one issuer, at the root, over TLS until the test ends.
+func StartIssuer(t testing.TB, kind string) (i *Issuer, caFile string) {
+	t.Helper()
+	_, caFile = serveTLS(t, func(u string) (h http.Handler, err error) {
+		i, err = New(kind, u)
+		return i, err
+	})
+	return i, caFile
+}
+
+func serveTLS(t testing.TB, at func(u string) (http.Handler, error)) (u, caFile string) {
+	t.Helper()
 	srv := httptest.NewUnstartedServer(nil)
-	s, err := NewSite("https://" + srv.Listener.Addr().String())
+	u = "https://" + srv.Listener.Addr().String()
+	h, err := at(u)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Config.Handler = s
+	srv.Config.Handler = h
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
-	s.CAFile = filepath.Join(t.TempDir(), "issuers.pem")
-	if err := os.WriteFile(s.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+	caFile = filepath.Join(t.TempDir(), "issuers.pem")
+	if err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return u, caFile
 }
 
 // Runner gives what a step of a GitHub job that may ask for ID tokens has in its
