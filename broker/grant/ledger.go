@@ -88,8 +88,10 @@ type Ledger struct {
 	firm     *store.Collection[Grant]
 	consents *store.Collection[Consent]
 	pending  *store.Collection[Pending]
-	mu       sync.Mutex
-	alive    map[string]time.Time // grants that the store called alive, and when
+	// assertions are those that clients used to authenticate.
+	assertions *store.Collection[usedAssertion]
+	mu         sync.Mutex
+	alive      map[string]time.Time // grants that the store called alive, and when
 }
 
 // New returns a Ledger.
@@ -107,6 +109,7 @@ func New(cfg Config) (*Ledger, error) {
 	l.firm = store.NewCollection(cfg.KV, gc)
 	l.consents = store.NewCollection(cfg.KV, store.CollectionConfig[Consent]{Kind: "consent", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true, Index: func(c Consent) map[string]string { return map[string]string{"user": c.UserID} }})
 	l.pending = store.NewCollection(cfg.KV, store.CollectionConfig[Pending]{Kind: "pending", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(p Pending) time.Time { return p.Created.Add(pendingTTL) }})
+	l.assertions = store.NewCollection(cfg.KV, store.CollectionConfig[usedAssertion]{Kind: "client-assertion", Now: cfg.Now, Expires: func(u usedAssertion) time.Time { return u.Until }})
 	return l, nil
 }
 
