@@ -55,14 +55,14 @@ func (c loginCmd) login(e env, w words) error {
 	if err != nil {
 		return err
 	}
-	until := s.Client.Until(e.ctx, t.Access)
+	ends := s.Client.Ends(e.ctx, t.Access)
 	if t.Who.Subject == "" { // no ID token came
 		if t.Who, err = s.Client.UserInfo(e.ctx, t.Access); err != nil {
 			return err
 		}
 	}
 	useKeyring := c.TokenStore == "keyring" || c.TokenStore == "auto" && store.Keyring.Chosen
-	p, why, err := s.SignIn(e.ctx, t, ca, until, useKeyring)
+	p, why, err := s.SignIn(e.ctx, t, ca, ends, useKeyring)
 	if err != nil {
 		return err
 	}
@@ -213,8 +213,8 @@ func (c loginCmd) done(e env, w words, store *userclient.Store, p *userclient.Pr
 		who += " (" + p.Who.Connector + ")"
 	}
 	fmt.Fprint(e.stdout, w.say("signed in", who), w.say("kept", keptIn(store, p)))
-	if !p.Until.IsZero() {
-		fmt.Fprint(e.stdout, w.say("until", w.day(p.Until)))
+	if !p.Ends.Last.IsZero() {
+		fmt.Fprint(e.stdout, w.say("until", w.life(p.Ends)))
 	}
 	_, err := fmt.Fprintln(e.stdout)
 	return err
@@ -229,12 +229,13 @@ type signInView struct {
 	Scope   string    `json:"scope,omitempty"`
 	KeptIn  string    `json:"kept_in,omitempty"`
 	Token   time.Time `json:"access_token_expires_at,omitzero"`
-	Until   time.Time `json:"session_expires_at,omitzero"`
+	Unused  time.Time `json:"session_expires_unused_at,omitzero"`
+	Last    time.Time `json:"session_expires_at,omitzero"`
 	Checked *bool     `json:"checked,omitempty"` // whoami: the server was asked
 }
 
 func profileView(store *userclient.Store, p *userclient.Profile, result string) signInView {
-	return signInView{Result: result, Profile: p.Name, Issuer: p.Issuer, Identity: p.Who, Scope: p.Scope, KeptIn: keptIn(store, p), Until: p.Until}
+	return signInView{Result: result, Profile: p.Name, Issuer: p.Issuer, Identity: p.Who, Scope: p.Scope, KeptIn: keptIn(store, p), Unused: p.Ends.Unused, Last: p.Ends.Last}
 }
 
 // printLine writes one line of JSON.

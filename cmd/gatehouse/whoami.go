@@ -47,8 +47,8 @@ func (c whoamiCmd) Run(e env, _ *kong.Kong) error {
 	if !v.Token.IsZero() {
 		line("token", w.say("good until", w.clock(v.Token)))
 	}
-	if !v.Until.IsZero() {
-		line("session", w.say("if unused", w.day(v.Until)))
+	if !v.Last.IsZero() {
+		line("session", w.life(userclient.Ends{Unused: v.Unused, Last: v.Last}))
 	}
 	line("kept in", v.KeptIn)
 	line("profile", v.Profile)
@@ -86,8 +86,8 @@ func (c whoamiCmd) view(e env, w words) (signInView, error) {
 		return v, nil
 	}
 	v.Identity = who
-	if until := client.Until(e.ctx, t.Value); !until.IsZero() {
-		v.Until = until
+	if ends := client.Ends(e.ctx, t.Value); !ends.Last.IsZero() {
+		v.Unused, v.Last = ends.Unused, ends.Last
 	}
 	return v, nil
 }

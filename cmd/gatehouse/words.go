@@ -37,7 +37,7 @@ var spoken = map[string][2]string{
 	"waiting":      {"  Waiting… Ctrl-C to stop\n", "  等待中… 按 Ctrl-C 停止\n"},
 	"signed in":    {"✓ Signed in as %s\n", "✓ 已登录：%s\n"},
 	"kept":         {"  Token kept in: %s", "  令牌保存于：%s"},
-	"until":        {"    Until: %s if unused", "    若不使用，有效至：%s"},
+	"until":        {"    Until: %s", "    有效期：%s"},
 	"keyring":      {"the keyring was not used: %v", "未使用钥匙串：%v"},
 	"token wins":   {"GATEHOUSE_TOKEN is set: commands use it, not this sign-in", "已设置 GATEHOUSE_TOKEN：各命令将使用它，而不是此次登录"},
 	"signed out":   {"Signed out of %s (%s)\n", "已退出 %s（%s）\n"},
@@ -50,7 +50,8 @@ var spoken = map[string][2]string{
 	"kept in":      {"Kept in", "保存于"},
 	"profile":      {"Profile", "配置"},
 	"good until":   {"good until %s", "有效至 %s"},
-	"if unused":    {"until %s if unused", "若不使用，至 %s"},
+	"life":         {"%s if unused, %s at most", "若不使用至 %s，最长至 %s"},
+	"at most":      {"%s at most", "最长至 %s"},
 	"unchecked":    {"the server could not be asked, this is from memory: %v", "无法询问服务器，以下为本地记录：%v"},
 	"page title":   {"Gatehouse", "Gatehouse"},
 	"page done":    {"Signed in. You can close this page and go back to your terminal.", "登录成功。您可以关闭此页面，返回终端。"},
@@ -83,7 +84,7 @@ func (w words) say(key string, args ...any) string {
 	return fmt.Sprintf(t, args...)
 }
 
-// day writes a date as people do; clock a time of it.
+// day writes a date as people do.
 func (w words) day(t time.Time) string {
 	if w == "zh" {
 		return t.Local().Format("2006年1月2日")
@@ -91,6 +92,15 @@ func (w words) day(t time.Time) string {
 	return t.Local().Format("2 Jan 2006")
 }
 
+// life says when a session is over.
+func (w words) life(e userclient.Ends) string {
+	if e.Unused.IsZero() || !e.Unused.Before(e.Last) {
+		return w.say("at most", w.day(e.Last))
+	}
+	return w.say("life", w.day(e.Unused), w.day(e.Last))
+}
+
+// clock writes a time of today.
 func (w words) clock(t time.Time) string { return t.Local().Format("15:04:05") }
 
 // told is an error in the person's language.

@@ -232,7 +232,7 @@ func (f *fake) signedIn() *Session {
 	s := &Session{Store: &Store{Dir: f.t.TempDir()}, Client: f.client(), Name: "work"}
 	f.refresh = "refresh-0"
 	t := Tokens{Access: "access-0", Refresh: f.refresh, Issued: f.clock.now(), Expires: f.clock.now().Add(10 * time.Minute), Who: Identity{Subject: "u1"}, Scope: "openid"}
-	if _, why, err := s.SignIn(f.t.Context(), t, "", time.Time{}, false); err != nil || why != nil {
+	if _, why, err := s.SignIn(f.t.Context(), t, "", Ends{}, false); err != nil || why != nil {
 		f.t.Fatal(err, why)
 	}
 	return s

@@ -92,7 +92,7 @@ func TestKeyring(t *testing.T) {
 	f := newFake(t)
 	s := &Session{Store: &Store{Dir: t.TempDir()}, Client: f.client(), Name: "work"}
 	r := withRing(s)
-	p, why, err := s.SignIn(t.Context(), f.tokens(), "", time.Time{}, true)
+	p, why, err := s.SignIn(t.Context(), f.tokens(), "", Ends{}, true)
 	if err != nil || why != nil || p.Kept != KeptKeyring {
 		t.Fatalf("%+v %v %v", p, why, err)
 	}
@@ -125,7 +125,7 @@ func TestKeyringSmall(t *testing.T) {
 	withRing(s).limit = 200
 	tokens := f.tokens()
 	tokens.Access = strings.Repeat("x", 300)
-	if p, why, err := s.SignIn(t.Context(), tokens, "", time.Time{}, true); err != nil || why != nil || p.Kept != KeptKeyring {
+	if p, why, err := s.SignIn(t.Context(), tokens, "", Ends{}, true); err != nil || why != nil || p.Kept != KeptKeyring {
 		t.Fatal(why, err)
 	}
 	if tok, err := s.Token(t.Context(), ""); err != nil || tok.Value != "access-1" {
@@ -148,7 +148,7 @@ func TestKeyringFails(t *testing.T) {
 		s := &Session{Store: &Store{Dir: t.TempDir()}, Client: f.client(), Name: "work"}
 		r := withRing(s)
 		spoil(t, s.Store.Keyring, r)
-		p, why, err := s.SignIn(t.Context(), f.tokens(), "", time.Time{}, true)
+		p, why, err := s.SignIn(t.Context(), f.tokens(), "", Ends{}, true)
 		if err != nil || p.Kept != KeptFile || !errors.Is(why, ErrKeyring) || r.calls != 1 {
 			t.Errorf("%s: %+v %v %v, %d calls", name, p, why, err, r.calls)
 		}
@@ -160,7 +160,7 @@ func TestKeyringFails(t *testing.T) {
 	f := newFake(t)
 	s := &Session{Store: &Store{Dir: t.TempDir()}, Client: f.client(), Name: "work"}
 	r := withRing(s)
-	if _, _, err := s.SignIn(t.Context(), f.tokens(), "", time.Time{}, true); err != nil {
+	if _, _, err := s.SignIn(t.Context(), f.tokens(), "", Ends{}, true); err != nil {
 		t.Fatal(err)
 	}
 	r.fail = errors.New("is locked")

@@ -29,7 +29,7 @@ type Profile struct {
 	Who     Identity  `json:"who"`
 	Scope   string    `json:"scope,omitempty"`
 	Since   time.Time `json:"since"`
-	Until   time.Time `json:"until,omitzero"` // as the issuer said at the sign-in
+	Ends    Ends      `json:"ends"` // as the issuer said at the sign-in
 	Secrets secrets   `json:"secrets,omitempty"`
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -39,7 +40,7 @@ func (s *Session) fresh(t Secret) bool {
 // SignIn keeps what a sign-in gave, in the keyring if that is wanted and works,
 // else in a file, and returns the profile and why the keyring was not used, if
 // it was wanted. What the profile held before is revoked.
-func (s *Session) SignIn(ctx context.Context, t Tokens, caFile string, until time.Time, useKeyring bool) (*Profile, error, error) {
+func (s *Session) SignIn(ctx context.Context, t Tokens, caFile string, ends Ends, useKeyring bool) (*Profile, error, error) {
 	if t.Refresh == "" {
 		return nil, nil, fmt.Errorf("%s gave no refresh token, so that the sign-in would be over in minutes; nothing was kept", s.Client.Issuer())
 	}
@@ -50,7 +51,7 @@ func (s *Session) SignIn(ctx context.Context, t Tokens, caFile string, until tim
 	defer unlock()
 	old, before := s.before()
 	now := s.Client.opts.Now()
-	p := &Profile{Name: s.Name, Issuer: s.Client.Issuer(), CAFile: caFile, Kept: KeptFile, Who: t.Who, Scope: t.Scope, Since: now.UTC().Truncate(time.Second), Until: until}
+	p := &Profile{Name: s.Name, Issuer: s.Client.Issuer(), CAFile: caFile, Kept: KeptFile, Who: t.Who, Scope: t.Scope, Since: now.UTC().Truncate(time.Second), Ends: ends}
 	held := secrets{refreshToken: {Value: t.Refresh, Issued: now}, accessToken: {Value: t.Access, Issued: t.Issued, Expires: t.Expires}}
 	var why error
 	if useKeyring {
@@ -243,22 +244,30 @@ func (s *Session) SignOut(ctx context.Context) error {
 // the issuer.
 var ErrNotRevoked = errors.New("forgotten here, but the server could not be told")
 
-// Until asks the issuer when the session of a token ends if it is not used; zero
-// if it does not say, as to a token without gatehouse:account.
-func (c *Client) Until(ctx context.Context, token string) time.Time {
+// Ends is when a session is over: if it is not used, and at most. Zero is not
+// known.
+type Ends struct {
+	Unused time.Time `json:"unused,omitzero"`
+	Last   time.Time `json:"last,omitzero"`
+}
+
+// Ends asks the issuer when the session of a token ends; nothing is known if it
+// does not say, as to a token without gatehouse:account.
+func (c *Client) Ends(ctx context.Context, token string) Ends {
 	var page struct {
 		Items []struct {
 			Current bool      `json:"current"`
-			Expires time.Time `json:"expires"`
+			Unused  time.Time `json:"idle_until"`
+			Last    time.Time `json:"expires"`
 		} `json:"items"`
 	}
-	if c.API(ctx, token, "GET", "/me/sessions", nil, &page) != nil {
-		return time.Time{}
+	if c.API(ctx, token, http.MethodGet, "/me/sessions", nil, &page) != nil {
+		return Ends{}
 	}
 	for _, s := range page.Items {
 		if s.Current {
-			return s.Expires
+			return Ends{s.Unused, s.Last}
 		}
 	}
-	return time.Time{}
+	return Ends{}
 }

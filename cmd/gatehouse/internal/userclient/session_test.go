@@ -251,14 +251,14 @@ func TestSignInAgain(t *testing.T) {
 	f := newFake(t)
 	s := f.signedIn()
 	again := Tokens{Access: "a", Refresh: "refresh-new", Issued: f.clock.now(), Expires: f.clock.now().Add(time.Minute)}
-	if _, _, err := s.SignIn(t.Context(), again, "", time.Time{}, false); err != nil {
+	if _, _, err := s.SignIn(t.Context(), again, "", Ends{}, false); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(f.revoked, []string{"refresh-0"}) {
 		t.Errorf("revoked %v", f.revoked)
 	}
 	again.Refresh = ""
-	if _, _, err := s.SignIn(t.Context(), again, "", time.Time{}, false); err == nil {
+	if _, _, err := s.SignIn(t.Context(), again, "", Ends{}, false); err == nil {
 		t.Error("a sign-in without a refresh token was kept")
 	}
 }
@@ -286,16 +286,16 @@ func TestLock(t *testing.T) {
 	}
 }
 
-func TestUntil(t *testing.T) {
+func TestEnds(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
-	end := time.Date(2026, 12, 7, 0, 0, 0, 0, time.UTC)
-	f.api["/api/v1/me/sessions"] = answer{status: 200, body: map[string]any{"items": []map[string]any{{"current": false, "expires": end.Add(time.Hour)}, {"current": true, "expires": end}}}}
-	if got := f.client().Until(t.Context(), "access"); !got.Equal(end) {
+	end := Ends{time.Date(2026, 12, 7, 0, 0, 0, 0, time.UTC), time.Date(2027, 2, 21, 0, 0, 0, 0, time.UTC)}
+	f.api["/api/v1/me/sessions"] = answer{status: 200, body: map[string]any{"items": []map[string]any{{"current": false, "expires": end.Unused}, {"current": true, "idle_until": end.Unused, "expires": end.Last}}}}
+	if got := f.client().Ends(t.Context(), "access"); got != end {
 		t.Errorf("%s", got)
 	}
 	f.api["/api/v1/me/sessions"] = answer{status: http.StatusForbidden, body: map[string]any{}}
-	if got := f.client().Until(t.Context(), "access"); !got.IsZero() {
+	if got := f.client().Ends(t.Context(), "access"); got != (Ends{}) {
 		t.Errorf("refused: %s", got)
 	}
 }
