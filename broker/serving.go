@@ -82,6 +82,7 @@ func (b *Broker) use(s *serving) {
 	tokens := s.cfg.Tokens.WithDefaults()
 	b.keys.SetLives(longestToken(tokens), tokens.RefreshMaxTTL)
 	b.ledger.SetTokens(tokens)
+	b.ledger.SetDeviceRequests(s.cfg.RateLimits.WithDefaults().StoredAttempts)
 	b.sessions.SetLimits(s.cfg.Sessions, tokens.RefreshIdleTTL, tokens.RefreshMaxTTL)
 	b.accounts.SetFixed(s.cfg.ServiceAccounts)
 	b.apiKeys.SetPerOwner(s.cfg.APIKeys.PerOwner)
@@ -169,6 +170,7 @@ func (b *serving) doors(before *serving) (err error) {
 		Grantable: func(ctx context.Context, s session.Session, scopes []string) ([]string, error) {
 			return b.portal.GrantableScopes(ctx, s, scopes)
 		},
+		Place: b.placeOf, PlaceFor: b.placeFor,
 	}); err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ func (is *Issuer) metadata() ([]byte, error) {
 		"userinfo_endpoint":                              iss + "/oauth2/userinfo",
 		"jwks_uri":                                       iss + "/oauth2/jwks",
 		"revocation_endpoint":                            iss + "/oauth2/revoke",
+		"device_authorization_endpoint":                  iss + "/oauth2/device_authorization",
 		"scopes_supported":                               scopes,
 		"response_types_supported":                       []string{"code"},
 		"response_modes_supported":                       []string{"query"},

@@ -147,6 +147,11 @@ func (p *Portal) permit(need permission, c *caller) error {
 	if !need.self && !slices.ContainsFunc(need.roles, c.has) {
 		return forbidden("policy.role_missing", "this needs the role "+string(need.roles[0]))
 	}
+	if need.fresh > 0 && c.sess.Kind == session.Device && !c.sess.Operator {
+		// Whoever typed the code was fresh; whoever holds the device may be somebody
+		// else, and must not get what outlives it (docs/security.md DF-3).
+		return forbidden("policy.stepup", "this needs a fresh sign-in in a browser, which a device is not")
+	}
 	if need.fresh > 0 && p.now().Sub(c.sess.AuthTime) > need.fresh {
 		return forbidden("policy.stepup", fmt.Sprintf("this needs a sign-in within the last %s; sign in again (prompt=login)", need.fresh))
 	}

@@ -25,6 +25,7 @@ type sessionView struct {
 	Country   string       `json:"country,omitempty"`
 	Place     string       `json:"place,omitempty"`
 	Agent     string       `json:"agent,omitempty"`
+	Name      string       `json:"name,omitempty"` // what a device says that it is called
 	AuthTime  time.Time    `json:"auth_time"`
 	Created   time.Time    `json:"created"`
 	Seen      time.Time    `json:"last_seen"`
@@ -34,7 +35,7 @@ type sessionView struct {
 }
 
 func viewSession(s session.Session, current string) sessionView {
-	return sessionView{ID: s.ID, User: s.UserID, Kind: s.Kind, Parent: s.Parent, Connector: s.Connector, IP: s.IP, Country: s.Country, Place: s.Place, Agent: s.Agent,
+	return sessionView{ID: s.ID, User: s.UserID, Kind: s.Kind, Parent: s.Parent, Connector: s.Connector, IP: s.IP, Country: s.Country, Place: s.Place, Agent: s.Agent, Name: s.Name,
 		AuthTime: s.AuthTime.UTC(), Created: s.Created.UTC(), Seen: s.Seen.UTC(), Expires: s.Expires.UTC(), Current: s.ID == current}
 }
 

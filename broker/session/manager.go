@@ -251,22 +251,6 @@ func (m *Manager) proveAgain(ctx context.Context, old, fresh Session, now time.T
 	return s, nil
 }
 
-// StartChild begins an offline or device session out of a browser session.
-func (m *Manager) StartChild(ctx context.Context, parent Session, kind Kind) (Session, error) {
-	if kind != Offline && kind != Device {
-		return Session{}, fmt.Errorf("start session: a child cannot be of kind %q", kind)
-	}
-	now := m.cfg.Now()
-	s := parent
-	s.ID, s.Kind, s.Parent, s.Version = newID(), kind, parent.BrowserID(), 1
-	s.Created, s.Seen, s.Expires, s.Uses = now, now, time.Time{}, Uses{}
-	s.Expires = m.lifetime(s, now)
-	if err := m.sessions.Create(ctx, s.ID, s); err != nil {
-		return Session{}, fmt.Errorf("start %s session: %w", kind, err)
-	}
-	return s, nil
-}
-
 func (m *Manager) giveHandle(ctx context.Context, s Session, host string) (Handle, error) {
 	h := newHandle()
 	id := store.HashID(string(h))
