@@ -13,8 +13,6 @@ import (
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/issuer"
 	"github.com/remotegpu/gatehouse/broker/notify"
-	"github.com/remotegpu/gatehouse/broker/objectstore"
-	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/user"
 )
@@ -50,6 +48,7 @@ func (c *Config) across() []problem.Problem {
 	c.clientReferences(&ps)
 	c.routeReferences(&ps)
 	c.bucketReferences(&ps)
+	c.storageReferences(&ps)
 	c.laterReferences(&ps)
 	c.robots(&ps)
 	return ps
@@ -71,7 +70,6 @@ func (c *Config) names(ps *complaints) {
 	unique(ps, c.Routes, "Routes", "Name", "route", func(r gateway.Route) string { return r.Name })
 	unique(ps, c.Trust, "Trust", "Name", "trust", func(r issuer.TrustRule) string { return r.Name })
 	unique(ps, c.ServiceAccounts, "ServiceAccounts", "Name", "service_account", func(a user.ServiceAccount) string { return a.Name })
-	unique(ps, c.StorageCredentials, "StorageCredentials", "Name", "storage_credentials", func(s objectstore.Credentials) string { return s.Name })
 	channels := map[string]bool{}
 	for _, ch := range c.channels() {
 		if ch.name == "" {
@@ -185,18 +183,6 @@ func (c *Config) laterReferences(ps *complaints) {
 	for i, r := range c.Trust {
 		if r.TokenAudience != "" && !c.audience(r.TokenAudience) {
 			ps.add(fmt.Sprintf("Trust[%d].TokenAudience", i), "trust.audience", fmt.Sprintf("%q is neither a resource nor the issuer.", r.TokenAudience), c.nearestResource(r.TokenAudience))
-		}
-	}
-	buckets := map[string]bool{"s3": len(c.S3) > 0, "oss": len(c.OSS) > 0, "cos": len(c.COS) > 0, "minio": len(c.MinIO) > 0}
-	for i, s := range c.StorageCredentials {
-		at := fmt.Sprintf("StorageCredentials[%d].", i)
-		if has, known := buckets[s.Provider]; known && !has {
-			ps.add(at+"Provider", "storage_credentials.provider", fmt.Sprintf("There is no section %s.", s.Provider), "a section with the bucket")
-		}
-		if s.Allow != nil {
-			if _, err := policy.Compile(policy.AtStorage, policy.Bool, *s.Allow); err != nil {
-				ps.add(at+"Allow", "storage_credentials.allow", err.Error(), "")
-			}
 		}
 	}
 	known := []string{"webhooks", "smtp"}
