@@ -71,7 +71,7 @@ func NewClients(clients []Client, resources []Resource, issuer string) (*Clients
 		clients = append(slices.Clip(clients), Client{
 			ClientID: CLI, ClientName: "Gatehouse CLI", RedirectURIs: []string{"http://127.0.0.1/callback", "http://[::1]/callback"},
 			GrantTypes: []string{AuthorizationCode, RefreshToken, DeviceCode, TokenExchange}, Trusted: true, DeviceOffline: true, Audiences: names,
-			Scope: "openid profile email groups offline_access gatehouse:account gatehouse:consoles gatehouse:support gatehouse:audit gatehouse:admin",
+			Scope: "openid profile email groups offline_access gatehouse:account gatehouse:storage gatehouse:consoles gatehouse:support gatehouse:audit gatehouse:admin",
 		})
 	}
 	for i := range clients {

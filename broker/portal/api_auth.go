@@ -99,7 +99,7 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 		return nil, insufficient("the access token has no scope gatehouse:…", ScopeAccount)
 	}
 	roles, err := p.rolesOf(ctx, s)
-	return &caller{sess: s, roles: roles, scopes: scopes, bearer: true}, err
+	return &caller{sess: s, client: claims.String("client_id"), roles: roles, scopes: scopes, bearer: true}, err
 }
 
 // byKey takes an API key. A user's has no role, whatever the user has; a service
@@ -138,7 +138,7 @@ func (p *Portal) service(ctx context.Context, claims token.Claims, scopes []stri
 	if _, there := p.clients.Get(id); !there || claims.String("client_id") != id {
 		return nil, unauthorized("invalid_token", "the service account of this token is not there any more")
 	}
-	return &caller{service: id, scopes: scopes, bearer: true}, nil
+	return &caller{service: id, client: claims.String("client_id"), scopes: scopes, bearer: true}, nil
 }
 
 func (p *Portal) permit(need permission, c *caller) error {
