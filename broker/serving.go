@@ -13,6 +13,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/issuer"
 	"github.com/remotegpu/gatehouse/broker/notify"
+	"github.com/remotegpu/gatehouse/broker/objectstore"
 	"github.com/remotegpu/gatehouse/broker/portal"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/signin"
@@ -32,17 +33,19 @@ type serving struct {
 	cfg     *config.Config
 	edge    *web.Edge
 	clients *grant.Clients
-	finder  *geo.Finder // nil without geoip_file
-	methods []signin.Method
-	door    *signin.Door
-	issuer  *issuer.Issuer
-	gateway *gateway.Gateway
-	portal  *portal.Portal
-	kuma    *uptimekuma.Pusher // nil without uptime_kuma.push_url
-	tells   *notify.Plan
-	trust   *workload.Plan
-	public  http.Handler
-	private http.Handler
+	// clientKeys are of the clients that sign their authentication.
+	clientKeys clientKeys
+	finder     *geo.Finder // nil without geoip_file
+	methods    []signin.Method
+	door       *signin.Door
+	issuer     *issuer.Issuer
+	gateway    *gateway.Gateway
+	portal     *portal.Portal
+	kuma       *uptimekuma.Pusher // nil without uptime_kuma.push_url
+	tells      *notify.Plan
+	trust      *workload.Plan
+	public     http.Handler
+	private    http.Handler
 	// networks are consoles.networks.
 	networks []netip.Prefix
 	archives []*archive.Archive // of audit.archive
@@ -87,6 +90,7 @@ func (b *Broker) use(s *serving) {
 	tokens := s.cfg.Tokens.WithDefaults()
 	b.keys.SetLives(longestToken(tokens), tokens.RefreshMaxTTL)
 	b.ledger.SetTokens(tokens)
+	b.ledger.SetDeviceRequests(s.cfg.RateLimits.WithDefaults().StoredAttempts)
 	b.sessions.SetLimits(s.cfg.Sessions, tokens.RefreshIdleTTL, tokens.RefreshMaxTTL)
 	b.accounts.SetFixed(s.cfg.Accounts())
 	b.workloads.Use(s.trust)
@@ -111,7 +115,7 @@ func (b *Broker) use(s *serving) {
 }
 
 func longestToken(t grant.TokensConfig) time.Duration {
-	return max(t.AccessTTL, t.IDTTL, workload.MaxTTL)
+	return max(t.AccessTTL, t.IDTTL, workload.MaxTTL, objectstore.TokenLife)
 }
 
 // renewer asks the connectors of the configuration that serves.
@@ -171,12 +175,16 @@ func (b *serving) doors(before *serving) (err error) {
 	}); err != nil {
 		return err
 	}
+	if b.clientKeys, err = b.openClientKeys(before); err != nil {
+		return err
+	}
 	if b.issuer, err = issuer.New(issuer.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Clients: b.clients, Ledger: b.ledger, Keys: b.keys, Sessions: b.sessions, Users: b.users,
-		SignIn: authorizeDoor{b.door}, Sealer: b.sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Accounts: b.accounts, APIKeys: b.apiKeys, Workloads: b.workloads, Now: b.now, Log: b.log, Observe: b.metrics.token,
+		SignIn: authorizeDoor{b.door}, Sealer: b.sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Accounts: b.accounts, APIKeys: b.apiKeys, Workloads: b.workloads, Signatures: b.clientKeys, Now: b.now, Log: b.log, Observe: b.metrics.token,
 		Grantable: func(ctx context.Context, s session.Session, scopes []string) ([]string, error) {
 			return b.portal.GrantableScopes(ctx, s, scopes)
 		},
+		Place: b.placeOf, PlaceFor: b.placeFor,
 	}); err != nil {
 		return err
 	}
@@ -197,6 +205,10 @@ func (b *serving) doors(before *serving) (err error) {
 	}); err != nil {
 		return err
 	}
+	storage, err := b.storageOffers()
+	if err != nil {
+		return err
+	}
 	b.portal, err = portal.New(portal.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
 		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, Trust: b.workloads, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
@@ -211,7 +223,7 @@ func (b *serving) doors(before *serving) (err error) {
 			}
 			return out, nil
 		},
-		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore, Notify: b.notifier,
+		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore, Notify: b.notifier, Storage: storage,
 		Connectors: func() []portal.ConnectorState {
 			var out []portal.ConnectorState
 			for _, s := range b.door.States() {
