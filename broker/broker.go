@@ -186,7 +186,7 @@ func (b *Broker) domain(tokens grant.TokensConfig) (err error) {
 		return err
 	}
 	b.users.OnChange(b.sessions.EndUser)
-	if b.ledger, err = grant.New(grant.Config{KV: b.store, Sealer: b.sealer, MAC: b.keys, Tokens: tokens, OutageGrace: *cfg.Sessions.WithDefaults().OutageGrace, Now: b.now}); err != nil {
+	if b.ledger, err = grant.New(grant.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, MAC: b.keys, Tokens: tokens, OutageGrace: *cfg.Sessions.WithDefaults().OutageGrace, Now: b.now}); err != nil {
 		return err
 	}
 	if b.consoles, err = console.New(console.Config{KV: b.store, Bus: b.store, Leaser: b.store, Sealer: b.sealer, Now: b.now, Log: b.log, RanOut: b.leaseRanOut}); err != nil {

@@ -117,6 +117,9 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	for _, p := range (&serving{Broker: b, cfg: cfg}).checkBuckets() {
 		out = append(out, run(p.name, p.required, p.ask))
 	}
+	for _, p := range checked.checkLenders() {
+		out = append(out, run(p.name, p.required, p.ask))
+	}
 	for _, r := range cfg.Routes {
 		for _, at := range r.Addresses() {
 			if at != config.DemoUpstream {

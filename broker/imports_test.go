@@ -22,8 +22,8 @@ var rows = map[string]int{
 	"broker/session": 2, "broker/user": 2, "broker/grant": 2, "broker/token": 2, "broker/notify": 2, "broker/console": 2, "broker/apikey": 2, "broker/logging": 2, "broker/detect": 2, "broker/workload": 2,
 	"broker/event/archive": 2, "broker/event/index": 2,
 	"broker/signin": 3, "broker/issuer": 3, "broker/gateway": 3, "broker/portal": 3, "broker/scim": 3,
-	"config":        4,
-	"broker":        5,
+	"config": 4,
+	"broker": 5, "cmd/gatehouse/internal/userclient": 5,
 	"cmd/gatehouse": 6,
 }
 

@@ -70,6 +70,9 @@ func apiTable() map[string]struct{ who, body string } {
 		"POST /consoles/{id}/ticket":           {"frames", `{"origin":"odd"}`},
 		"PUT /consoles/{id}":                   {"lend", `{"ttl":"odd"}`},
 		"DELETE /consoles/{id}":                {"lend", ""},
+		"GET /storage/credentials":             {"storage", ""},
+		"POST /storage/credentials":            {"storage", `{}`}, // there is none
+		"POST /storage/token":                  {"storage", `{}`},
 	}
 }
 
@@ -119,7 +122,7 @@ func TestAPIPermissions(t *testing.T) {
 		"token without scope":                 {token(bare), same("403 insufficient_scope")},
 		"another audience":                    {token(foreign["access_token"].(string)), same("401 api.unauthorized")},
 		"ID token":                            {token(foreign["id_token"].(string)), same("401 api.unauthorized")},
-		"service account":                     {token(robot), wants{"self": "403 insufficient_scope", "read": "403 insufficient_scope", "support": "403 insufficient_scope", "keys": "403 insufficient_scope", "lent": ok, "lend": ok}},
+		"service account":                     {token(robot), wants{"self": "403 insufficient_scope", "read": "403 insufficient_scope", "support": "403 insufficient_scope", "keys": "403 insufficient_scope", "lent": ok, "lend": ok, "storage": ok}},
 		"token of admin":                      {token(adminToken), same(ok)},
 		"admin, narrow token":                 {token(narrow), wants{"self": ok, "read": "403 insufficient_scope", "support": "403 insufficient_scope", "keys": "403 insufficient_scope"}},
 		"token of auditor":                    {token(audToken), wants{"self": ok, "read": ok, "support": "403 insufficient_scope", "keys": "403 insufficient_scope"}},
@@ -134,7 +137,7 @@ func TestAPIPermissions(t *testing.T) {
 			a := c.call(m, p, row.body)
 			want, own := c.want[row.who]
 			if !own { // consoles are lent by admins and seen by who reads
-				want = c.want[map[string]string{"lend": "keys", "lent": "read", "frames": "self", "audit": "read"}[row.who]]
+				want = c.want[map[string]string{"lend": "keys", "lent": "read", "frames": "self", "audit": "read", "storage": "self"}[row.who]]
 			}
 			if row.who == "frames" && (strings.HasPrefix(name, "token of") && name != "token of admin" || name == "admin, narrow token") {
 				want = "403 insufficient_scope" // a scope of its own

@@ -13,6 +13,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/issuer"
 	"github.com/remotegpu/gatehouse/broker/notify"
+	"github.com/remotegpu/gatehouse/broker/objectstore"
 	"github.com/remotegpu/gatehouse/broker/portal"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/signin"
@@ -87,6 +88,7 @@ func (b *Broker) use(s *serving) {
 	tokens := s.cfg.Tokens.WithDefaults()
 	b.keys.SetLives(longestToken(tokens), tokens.RefreshMaxTTL)
 	b.ledger.SetTokens(tokens)
+	b.ledger.SetDeviceRequests(s.cfg.RateLimits.WithDefaults().StoredAttempts)
 	b.sessions.SetLimits(s.cfg.Sessions, tokens.RefreshIdleTTL, tokens.RefreshMaxTTL)
 	b.accounts.SetFixed(s.cfg.ServiceAccounts, s.cfg.TrustedAccounts()...)
 	b.workloads.Use(s.trust)
@@ -110,7 +112,9 @@ func (b *Broker) use(s *serving) {
 	s.gateway.Use()
 }
 
-func longestToken(t grant.TokensConfig) time.Duration { return max(t.AccessTTL, t.IDTTL) }
+func longestToken(t grant.TokensConfig) time.Duration {
+	return max(t.AccessTTL, t.IDTTL, objectstore.TokenLife)
+}
 
 // renewer asks the connectors of the configuration that serves.
 type renewer struct{ b *Broker }
@@ -175,6 +179,7 @@ func (b *serving) doors(before *serving) (err error) {
 		Grantable: func(ctx context.Context, s session.Session, scopes []string) ([]string, error) {
 			return b.portal.GrantableScopes(ctx, s, scopes)
 		},
+		Place: b.placeOf, PlaceFor: b.placeFor,
 	}); err != nil {
 		return err
 	}
@@ -195,6 +200,10 @@ func (b *serving) doors(before *serving) (err error) {
 	}); err != nil {
 		return err
 	}
+	storage, err := b.storageOffers()
+	if err != nil {
+		return err
+	}
 	b.portal, err = portal.New(portal.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
 		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, Trust: b.workloads, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
@@ -209,7 +218,7 @@ func (b *serving) doors(before *serving) (err error) {
 			}
 			return out, nil
 		},
-		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore, Notify: b.notifier,
+		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore, Notify: b.notifier, Storage: storage,
 		Connectors: func() []portal.ConnectorState {
 			var out []portal.ConnectorState
 			for _, s := range b.door.States() {

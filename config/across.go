@@ -12,8 +12,6 @@ import (
 	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/notify"
-	"github.com/remotegpu/gatehouse/broker/objectstore"
-	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/workload"
@@ -51,7 +49,8 @@ func (c *Config) across() []problem.Problem {
 	c.routeReferences(&ps)
 	c.bucketReferences(&ps)
 	c.trustReferences(&ps)
-	c.laterReferences(&ps)
+	c.storageReferences(&ps)
+	c.notifyReferences(&ps)
 	c.robots(&ps)
 	return ps
 }
@@ -72,7 +71,6 @@ func (c *Config) names(ps *complaints) {
 	unique(ps, c.Routes, "Routes", "Name", "route", func(r gateway.Route) string { return r.Name })
 	unique(ps, c.Trust, "Trust", "Name", "trust", func(r workload.Rule) string { return r.Name })
 	unique(ps, c.ServiceAccounts, "ServiceAccounts", "Name", "service_account", func(a user.ServiceAccount) string { return a.Name })
-	unique(ps, c.StorageCredentials, "StorageCredentials", "Name", "storage_credentials", func(s objectstore.Credentials) string { return s.Name })
 	channels := map[string]bool{}
 	for _, ch := range c.channels() {
 		if ch.name == "" {
@@ -207,20 +205,8 @@ func (c *Config) TrustedAccounts() []string {
 	return out
 }
 
-// laterReferences look at sections that a later version serves.
-func (c *Config) laterReferences(ps *complaints) {
-	buckets := map[string]bool{"s3": len(c.S3) > 0, "oss": len(c.OSS) > 0, "cos": len(c.COS) > 0, "minio": len(c.MinIO) > 0}
-	for i, s := range c.StorageCredentials {
-		at := fmt.Sprintf("StorageCredentials[%d].", i)
-		if has, known := buckets[s.Provider]; known && !has {
-			ps.add(at+"Provider", "storage_credentials.provider", fmt.Sprintf("There is no section %s.", s.Provider), "a section with the bucket")
-		}
-		if s.Allow != nil {
-			if _, err := policy.Compile(policy.AtStorage, policy.Bool, *s.Allow); err != nil {
-				ps.add(at+"Allow", "storage_credentials.allow", err.Error(), "")
-			}
-		}
-	}
+// notifyReferences look at what rules for notifications name.
+func (c *Config) notifyReferences(ps *complaints) {
 	known := []string{"webhooks", "smtp"}
 	for _, ch := range c.channels() {
 		known = append(known, ch.kind, ch.name)

@@ -85,7 +85,7 @@ type Config struct {
 	COS                []objectstore.BucketConfig `yaml:"cos,one"`
 	MinIO              []objectstore.BucketConfig `yaml:"minio,one"`
 	Audit              event.AuditConfig          `yaml:"audit"`
-	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials,later"`
+	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials"`
 
 	Detection detect.Config `yaml:"detection"`
 

@@ -45,8 +45,10 @@ type Client struct {
 	IDTokenSignedResponseAlg string            `yaml:"id_token_signed_response_alg"` // RS256 (default) or ES256
 	// AllowedConnectors limits through which connectors people may come.
 	AllowedConnectors []string `yaml:"allowed_connectors,some"`
-	DeviceOffline     bool     `yaml:"device_offline"`
-	DeviceAdmin       bool     `yaml:"device_admin"`
+	// DeviceOffline lets the device flow give offline_access, DeviceAdmin the
+	// scopes of roles (docs/security.md DF-3).
+	DeviceOffline bool `yaml:"device_offline"`
+	DeviceAdmin   bool `yaml:"device_admin"`
 }
 
 // Grant types that we know (RFC 6749, RFC 8628, RFC 8693, RFC 7523).
@@ -148,7 +150,7 @@ func (c Client) Problems() []problem.Problem {
 				add(fmt.Sprintf("GrantTypes[%d]", i), "client.grant", "client_credentials is for confidential clients (RFC 6749 section 4.4).", "a client_secret")
 			}
 		default:
-			add(fmt.Sprintf("GrantTypes[%d]", i), "client.grant", fmt.Sprintf("%q is no grant type that is served here.", g), "authorization_code, refresh_token, client_credentials")
+			add(fmt.Sprintf("GrantTypes[%d]", i), "client.grant", fmt.Sprintf("%q is no grant type that is served here.", g), "authorization_code, refresh_token, client_credentials, "+DeviceCode)
 		}
 	}
 	if c.HasGrant(AuthorizationCode) && len(c.RedirectURIs) == 0 {

@@ -70,8 +70,8 @@ func NewClients(clients []Client, resources []Resource, issuer string) (*Clients
 	if !slices.ContainsFunc(clients, func(c Client) bool { return c.ClientID == CLI }) {
 		clients = append(slices.Clip(clients), Client{
 			ClientID: CLI, ClientName: "Gatehouse CLI", RedirectURIs: []string{"http://127.0.0.1/callback", "http://[::1]/callback"},
-			GrantTypes: []string{AuthorizationCode, RefreshToken, DeviceCode}, Trusted: true, DeviceOffline: true, Audiences: names,
-			Scope: "openid profile email groups offline_access gatehouse:account gatehouse:consoles gatehouse:support gatehouse:audit gatehouse:admin",
+			GrantTypes: []string{AuthorizationCode, RefreshToken, DeviceCode, TokenExchange}, Trusted: true, DeviceOffline: true, Audiences: names,
+			Scope: "openid profile email groups offline_access gatehouse:account gatehouse:storage gatehouse:consoles gatehouse:support gatehouse:audit gatehouse:admin",
 		})
 	}
 	for i := range clients {

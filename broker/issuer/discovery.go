@@ -32,6 +32,7 @@ func (is *Issuer) metadata() ([]byte, error) {
 		"jwks_uri":                                       iss + "/oauth2/jwks",
 		"revocation_endpoint":                            iss + "/oauth2/revoke",
 		"introspection_endpoint":                         iss + "/oauth2/introspect",
+		"device_authorization_endpoint":                  iss + "/oauth2/device_authorization",
 		"scopes_supported":                               scopes,
 		"response_types_supported":                       []string{"code"},
 		"response_modes_supported":                       []string{"query"},

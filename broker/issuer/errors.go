@@ -33,7 +33,7 @@ func oauth(code, text string, err error) *oauthError { return &oauthError{code, 
 
 // The errors of the authorization endpoint: RFC 6749 section 4.1.2.1, OpenID
 // Connect Core section 3.1.2.6, RFC 8707 section 2. Those of the token endpoint:
-// RFC 6749 section 5.2. Revocation: RFC 7009 section 2.2.1.
+// RFC 6749 section 5.2, RFC 8628 section 3.5. Revocation: RFC 7009 section 2.2.1.
 const (
 	errInvalidRequest          = "invalid_request"
 	errUnauthorizedClient      = "unauthorized_client"
@@ -52,6 +52,9 @@ const (
 	errInvalidGrant            = "invalid_grant"
 	errUnsupportedGrantType    = "unsupported_grant_type"
 	errUnsupportedTokenType    = "unsupported_token_type"
+	errAuthorizationPending    = "authorization_pending"
+	errSlowDown                = "slow_down"
+	errExpiredToken            = "expired_token"
 )
 
 type errorBody struct {
@@ -98,6 +101,7 @@ func (is *Issuer) endpoint(h web.Handler) web.Handler {
 		}
 		e := web.Fail(http.StatusBadRequest, oe.code, "error.oauth", err)
 		e.Header = http.Header{}
+		e.Expected = oe.code == errAuthorizationPending
 		if oe.code == errInvalidClient {
 			// A 401 always says how (RFC 9110 section 15.5.2); RFC 6749 section
 			// 5.2 wants it where the header was tried.

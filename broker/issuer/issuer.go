@@ -40,6 +40,8 @@ type sessions interface {
 	Get(ctx context.Context, id string) (session.Session, error)
 	Recheck(ctx context.Context, id string) (session.Session, error)
 	StartChild(ctx context.Context, parent session.Session, kind session.Kind) (session.Session, error)
+	StartDevice(ctx context.Context, parent session.Session, d session.DeviceInfo) (session.Session, error)
+	Longest(parent session.Session, kind session.Kind) time.Duration
 	Revoke(ctx context.Context, id, reason string) error
 }
 
@@ -76,8 +78,12 @@ type Config struct {
 	APIKeys  apiKeys
 	// Workloads decides about the tokens of CI jobs; nil takes none.
 	Workloads workloads
-	Now       func() time.Time
-	Log       *slog.Logger
+	// Place says where an address is, in English, for what is kept; PlaceFor in a
+	// person's language. "" is not known. May be nil.
+	Place    func(ctx context.Context, ip string) (country, place string)
+	PlaceFor func(ip, locale string) string
+	Now      func() time.Time
+	Log      *slog.Logger
 	// Observe is told of every answer of the token endpoint: the grant type, and
 	// the error's code or ""; may be nil.
 	Observe func(grantType, code string)
@@ -87,6 +93,7 @@ type Config struct {
 type Issuer struct {
 	cfg       Config
 	marks     *store.Sealer
+	handles   *store.Sealer // of requests of the device flow, for one session each
 	discovery []byte
 	claims    map[string]map[string]*policy.Expr // client → claim → expression
 	exchanges map[string]*policy.Expr            // client → its exchange rule
@@ -108,7 +115,17 @@ func New(cfg Config) (*Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	is := &Issuer{cfg: cfg, marks: marks, claims: map[string]map[string]*policy.Expr{}, exchanges: map[string]*policy.Expr{}, origins: map[string]bool{}}
+	handles, err := cfg.Sealer.For("device")
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Place == nil {
+		cfg.Place = func(context.Context, string) (string, string) { return "", "" }
+	}
+	if cfg.PlaceFor == nil {
+		cfg.PlaceFor = func(string, string) string { return "" }
+	}
+	is := &Issuer{cfg: cfg, marks: marks, handles: handles, claims: map[string]map[string]*policy.Expr{}, exchanges: map[string]*policy.Expr{}, origins: map[string]bool{}}
 	for _, c := range cfg.Clients.All() {
 		for name, src := range c.Claims {
 			e, err := policy.Compile(policy.AtClaims, policy.Any, src)
@@ -134,7 +151,7 @@ func New(cfg Config) (*Issuer, error) {
 			}
 		}
 	}
-	is.grants = []grantHandler{{grant.AuthorizationCode, is.redeemCode}, {grant.RefreshToken, is.refresh}, {grant.ClientCredentials, is.clientCredentials}}
+	is.grants = []grantHandler{{grant.AuthorizationCode, is.redeemCode}, {grant.RefreshToken, is.refresh}, {grant.ClientCredentials, is.clientCredentials}, {grant.DeviceCode, is.redeemDevice}}
 	is.grants = append(is.grants, grantHandler{grant.TokenExchange, is.exchange})
 	if cfg.Workloads != nil {
 		is.grants = append(is.grants, grantHandler{grant.JWTBearer, is.assertion})

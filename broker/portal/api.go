@@ -25,6 +25,7 @@ import (
 const (
 	ScopeAccount  = "gatehouse:account"  // one's own sessions and data
 	ScopeConsoles = "gatehouse:consoles" // lending consoles, by admins and the platform's service account
+	ScopeStorage  = "gatehouse:storage"  // borrowing storage credentials
 	ScopeSupport  = "gatehouse:support"  // users and their sessions
 	ScopeAudit    = "gatehouse:audit"    // read everything
 	ScopeAdmin    = "gatehouse:admin"    // everything
@@ -78,6 +79,7 @@ type caller struct {
 	operator bool   // data/admin.token
 	service  string // id of a service account
 	keyed    bool   // by an API key, or as a CI job by a token that stands for one
+	client   string // that a token was issued to
 	sess     session.Session
 	roles    []Role
 	scopes   []string // of a bearer token

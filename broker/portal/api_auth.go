@@ -99,7 +99,7 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 		return nil, insufficient("the access token has no scope gatehouse:…", ScopeAccount)
 	}
 	roles, err := p.rolesOf(ctx, s)
-	return &caller{sess: s, roles: roles, scopes: scopes, bearer: true}, err
+	return &caller{sess: s, client: claims.String("client_id"), roles: roles, scopes: scopes, bearer: true}, err
 }
 
 // byKey takes an API key. A user's has no role, whatever the user has; a service
@@ -138,7 +138,7 @@ func (p *Portal) service(ctx context.Context, claims token.Claims, scopes []stri
 	if _, there := p.clients.Get(id); !there || claims.String("client_id") != id {
 		return nil, unauthorized("invalid_token", "the service account of this token is not there any more")
 	}
-	return &caller{service: id, scopes: scopes, bearer: true}, nil
+	return &caller{service: id, client: claims.String("client_id"), scopes: scopes, bearer: true}, nil
 }
 
 func (p *Portal) permit(need permission, c *caller) error {
@@ -159,6 +159,11 @@ func (p *Portal) permit(need permission, c *caller) error {
 	}
 	if !need.self && !slices.ContainsFunc(need.roles, c.has) {
 		return forbidden("policy.role_missing", "this needs the role "+string(need.roles[0]))
+	}
+	if need.fresh > 0 && c.sess.Kind == session.Device && !c.sess.Operator {
+		// Whoever typed the code was fresh; whoever holds the device may be somebody
+		// else, and must not get what outlives it (docs/security.md DF-3).
+		return forbidden("policy.stepup", "this needs a fresh sign-in in a browser, which a device is not")
 	}
 	if need.fresh > 0 && p.now().Sub(c.sess.AuthTime) > need.fresh {
 		return forbidden("policy.stepup", fmt.Sprintf("this needs a sign-in within the last %s; sign in again (prompt=login)", need.fresh))

@@ -27,6 +27,7 @@ func (p *Portal) endpoints() []endpoint {
 	lent := permission{roles: []Role{RoleAuditor, RoleSupport}, scopes: []string{ScopeConsoles, ScopeAudit, ScopeSupport}, fresh: adminFresh, service: true}
 	makesKeys := permission{self: true, scopes: []string{ScopeAccount}, fresh: keyFresh}
 	frames := permission{self: true, scopes: []string{ScopeConsoles}}
+	lends := permission{self: true, scopes: []string{ScopeStorage, ScopeAccount}, service: true}
 	people := keys // who has an account is as grave as what signs for it
 	audit := permission{roles: []Role{RoleAuditor}, scopes: []string{ScopeAudit}, fresh: adminFresh}
 	return []endpoint{
@@ -82,6 +83,10 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodPut, path: "/consoles/{id}", summary: "Lend a console, or change what is lent; the same again is a heartbeat.", needs: lend, body: leaseRequest{}, answer: leaseView{}, serve: p.apiPutConsole},
 		{method: http.MethodPost, path: "/consoles/{id}/ticket", summary: "A one-time address with which the page of an allowed origin frames the console for the caller; 60 seconds.", needs: frames, body: ticketRequest{}, answer: ticketView{}, serve: p.apiTicket},
 		{method: http.MethodDelete, path: "/consoles/{id}", summary: "Take a console back: what is open closes within a second.", needs: lend, serve: p.apiDeleteConsole},
+
+		{method: http.MethodGet, path: "/storage/credentials", summary: "Storage that is lent to me: which bucket and prefix, and what I may do there.", needs: lends, answer: page[storageOfferView]{}, serve: p.apiStorage},
+		{method: http.MethodPost, path: "/storage/credentials", summary: "Borrow credentials for my prefix of a bucket; an hour at most.", needs: lends, body: storageRequest{}, answer: lentView{}, serve: p.apiLend},
+		{method: http.MethodPost, path: "/storage/token", summary: "The web identity token with which SDKs ask the vendor's token service themselves; only of offers with token: true.", needs: lends, body: storageRequest{}, answer: storageTokenView{}, serve: p.apiStorageToken},
 
 		{method: http.MethodGet, path: "/keys", summary: "Signing keys and their states.", needs: read, answer: page[keyView]{}, serve: p.apiSigningKeys},
 		{method: http.MethodPost, path: "/keys/rotate", summary: "Put the next key of an algorithm to use now.", needs: keys, body: rotateRequest{}, answer: page[keyView]{}, serve: p.apiRotateKey},

@@ -93,6 +93,8 @@ type Config struct {
 	Restore func(ctx context.Context, archive string, after, before time.Time) (int, error)
 	// Notify tells people and programs what happened.
 	Notify notifier
+	// Storage are the buckets that are lent.
+	Storage []StorageOffer
 	// AdminToken is the content of data/admin.token; "" means that there is none.
 	AdminToken string
 	Now        func() time.Time
@@ -131,6 +133,7 @@ type Portal struct {
 	audit      event.LogSource
 	restore    func(ctx context.Context, archive string, after, before time.Time) (int, error)
 	notify     notifier
+	storage    []StorageOffer
 	adminToken operatorToken
 	now        func() time.Time
 	log        *slog.Logger
@@ -142,6 +145,9 @@ func New(c Config) (*Portal, error) {
 		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.Trust == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Restore == nil || c.Audit.Key == nil || c.Notify == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
+	if err := checkStorage(c.Storage); err != nil {
+		return nil, err
+	}
 	if c.Place == nil {
 		c.Place = func(string, string) string { return "" }
 	}
@@ -151,7 +157,7 @@ func New(c Config) (*Portal, error) {
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
 		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, trust: c.Trust, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, place: c.Place, preview: c.Preview, connectors: c.Connectors, reload: c.Reload, index: c.Index, audit: c.Audit, restore: c.Restore, notify: c.Notify,
-		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
+		storage: c.Storage, adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 
 // operatorToken is data/admin.token, kept as a hash.

@@ -37,6 +37,11 @@ type cli struct {
 	Serve        serveCmd        `cmd:"" help:"Run broker and gateway."`
 	Check        checkCmd        `cmd:"" help:"Validate the configuration and probe every system that it names."`
 	Reload       reloadCmd       `cmd:"" help:"Have the running server read its configuration again."`
+	Login        loginCmd        `cmd:"" help:"Sign in: by the browser of this machine, or by a code on one without."`
+	Logout       logoutCmd       `cmd:"" help:"Sign out: at the server and here."`
+	Token        tokenCmd        `cmd:"" help:"Print a fresh access token, or keep a file with one."`
+	Whoami       whoamiCmd       `cmd:"" help:"Say who is signed in, where, and until when."`
+	Storage      storageCmd      `cmd:"" name:"storage-credentials" help:"Print short-lived bucket credentials, for AWS credential_process."`
 	Keys         keysCmd         `cmd:"" help:"Signing keys: list, rotate, revoke."`
 	User         userCmd         `cmd:"" help:"Users: list, show, suspend, resume."`
 	Session      sessionCmd      `cmd:"" help:"Sessions: list, revoke."`
