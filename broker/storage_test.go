@@ -337,7 +337,7 @@ func TestStorageToken(t *testing.T) {
 	}
 	tok := a.json(t)["token"].(string)
 	me, said := c.userID("demo"), claims(t, tok)
-	if said["aud"] != "sts.amazonaws.com" || said["sub"] != me || said["iss"] != c.URL || said["exp"].(float64)-said["iat"].(float64) != 600 || a.json(t)["audience"] != "sts.amazonaws.com" {
+	if said["aud"] != "sts.amazonaws.com" || said["sub"] != me || said["iss"] != c.URL || said["exp"].(float64)-said["iat"].(float64) != 630 || a.json(t)["audience"] != "sts.amazonaws.com" {
 		t.Errorf("%v", said)
 	}
 	if until, err := time.Parse(time.RFC3339, a.json(t)["expiration"].(string)); err != nil || until.Unix() != int64(said["exp"].(float64)) {

@@ -14,8 +14,8 @@ type LendError struct {
 	// the same may work later. Otherwise somebody has to change something.
 	Unavailable bool
 	// Code is the vendor's own word; empty if there is none.
-	Code string
-	Err  error
+	Code  string
+	Err   error
 	setup bool // it is the wrong service, or does not know the role
 }
 
