@@ -164,7 +164,7 @@ minio: {endpoint: "http://127.0.0.1:%d", bucket: data}
 storage_credentials:
   - {name: people, provider: minio, role_arn: %q, audience: minio-people}
   - {name: all, provider: minio, role_arn: %q, audience: minio-people, prefix: "home/{user.id}/", access: [read, write, delete], allow: '"platform-admins" in user.groups', ttl: 15m}
-  - {name: own, provider: minio, role_arn: %q, audience: minio-own, prefix: "own/{user.id}/", token: true}
+  - {name: own, provider: minio, role_arn: %q, audience: minio-own, prefix: "own/{user.id}/", direct: true}
 `, port, minioRole("minio-people"), minioRole("minio-people"), minioRole("minio-own"))})
 	g := serve(t, dir, []string{"--dev"})
 	s := objectStoreAt(t, "minio", port, minioTrusts(g.URL)...)
