@@ -26,6 +26,11 @@ func apiTable() map[string]struct{ who, body string } {
 		"GET /audit/key":                       {"audit", ""},
 		"GET /audit/bundle":                    {"audit", ""},
 		"POST /audit/restore":                  {"keys", `{"archive":"nowhere"}`},
+		"GET /trust":                           {"read", ""},
+		"GET /trust/{name}":                    {"read", ""},
+		"PUT /trust/{name}":                    {"keys", `{"provider":"odd"}`},
+		"DELETE /trust/{name}":                 {"keys", ""},
+		"POST /trust/explain":                  {"read", `{"token":"odd"}`},
 		"GET /users":                           {"read", ""},
 		"GET /users/{id}":                      {"read", ""},
 		"POST /users/{id}/suspend":             {"support", ""},
@@ -74,7 +79,7 @@ func apiTable() map[string]struct{ who, body string } {
 // apiPath fills in ids that are nobody's.
 func apiPath(route string) (method, path string) {
 	method, path, _ = strings.Cut(route, " ")
-	return method, "/api/v1" + strings.NewReplacer("{id}", "nobody", "{kid}", "nokey").Replace(path)
+	return method, "/api/v1" + strings.NewReplacer("{id}", "nobody", "{kid}", "nokey", "{name}", "nobody").Replace(path)
 }
 
 // AD-1, AD-3: every route against everybody who could call it. What is allowed

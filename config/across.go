@@ -11,10 +11,10 @@ import (
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/grant"
-	"github.com/remotegpu/gatehouse/broker/issuer"
 	"github.com/remotegpu/gatehouse/broker/notify"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/workload"
 )
 
 // complaints gathers problems that need more than one section.
@@ -48,8 +48,9 @@ func (c *Config) across() []problem.Problem {
 	c.clientReferences(&ps)
 	c.routeReferences(&ps)
 	c.bucketReferences(&ps)
+	c.trustReferences(&ps)
 	c.storageReferences(&ps)
-	c.laterReferences(&ps)
+	c.notifyReferences(&ps)
 	c.robots(&ps)
 	return ps
 }
@@ -68,7 +69,7 @@ func (c *Config) names(ps *complaints) {
 	unique(ps, c.Resources, "Resources", "Name", "resource", func(r grant.Resource) string { return r.Name })
 	unique(ps, c.Resources, "Resources", "URI", "resource", func(r grant.Resource) string { return r.URI })
 	unique(ps, c.Routes, "Routes", "Name", "route", func(r gateway.Route) string { return r.Name })
-	unique(ps, c.Trust, "Trust", "Name", "trust", func(r issuer.TrustRule) string { return r.Name })
+	unique(ps, c.Trust, "Trust", "Name", "trust", func(r workload.Rule) string { return r.Name })
 	unique(ps, c.ServiceAccounts, "ServiceAccounts", "Name", "service_account", func(a user.ServiceAccount) string { return a.Name })
 	channels := map[string]bool{}
 	for _, ch := range c.channels() {
@@ -178,13 +179,36 @@ func (c *Config) robots(ps *complaints) {
 	}
 }
 
-// laterReferences look at sections that a later version serves.
-func (c *Config) laterReferences(ps *complaints) {
+// trustReferences look at what rules for workloads name.
+func (c *Config) trustReferences(ps *complaints) {
+	*ps = append(*ps, problem.Under("Trust", workload.Across(c.Trust, c.Issuer))...)
 	for i, r := range c.Trust {
+		at := fmt.Sprintf("Trust[%d].", i)
 		if r.TokenAudience != "" && !c.audience(r.TokenAudience) {
-			ps.add(fmt.Sprintf("Trust[%d].TokenAudience", i), "trust.audience", fmt.Sprintf("%q is neither a resource nor the issuer.", r.TokenAudience), c.nearestResource(r.TokenAudience))
+			ps.add(at+"TokenAudience", "trust.audience", fmt.Sprintf("%q is neither a resource nor the issuer.", r.TokenAudience), c.nearestResource(r.TokenAudience))
+		}
+		if r.ServiceAccount != "" { // a missing one is the rule's own complaint
+			for _, p := range (user.ServiceAccount{Name: r.ServiceAccount}).Problems() {
+				ps.add(at+"ServiceAccount", p.Rule, p.Text, p.Fix)
+			}
 		}
 	}
+}
+
+// Accounts are the service accounts of the file: those that it lists, and those
+// that a trust rule names.
+func (c *Config) Accounts() []user.ServiceAccount {
+	out := slices.Clone(c.ServiceAccounts)
+	for _, r := range c.Trust {
+		if !slices.ContainsFunc(out, func(a user.ServiceAccount) bool { return a.Name == r.ServiceAccount }) {
+			out = append(out, user.ServiceAccount{Name: r.ServiceAccount})
+		}
+	}
+	return out
+}
+
+// notifyReferences look at what rules for notifications name.
+func (c *Config) notifyReferences(ps *complaints) {
 	known := []string{"webhooks", "smtp"}
 	for _, ch := range c.channels() {
 		known = append(known, ch.kind, ch.name)

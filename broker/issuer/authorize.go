@@ -132,7 +132,7 @@ func (is *Issuer) needsProof(req *authRequest, s session.Session) bool {
 	if req.hintSub != "" && req.hintSub != s.UserID {
 		return true
 	}
-	return len(req.client.AllowedConnectors) > 0 && !slices.Contains(req.client.AllowedConnectors, s.Connector)
+	return !takes(req.client, s.Connector)
 }
 
 func (is *Issuer) needsConsent(r *http.Request, req *authRequest, s session.Session) (bool, error) {

@@ -167,21 +167,30 @@ func (is *Issuer) parseRest(ctx context.Context, req *authRequest, p url.Values,
 	return nil
 }
 
-// parsePKCE is RFC 7636 section 4.3 with S256 alone (RFC 9700 section 2.1.1).
-func parsePKCE(req *authRequest, p url.Values) error {
+// parsePKCE is RFC 7636 section 4.3, for clients that must use it and others.
+func parsePKCE(req *authRequest, p url.Values) (err error) {
+	if req.challenge, err = challengeOf(p); err != nil {
+		return err
+	}
+	if req.challenge == "" && req.client.PKCERequired() {
+		return oauth(errInvalidRequest, "This client must use PKCE: send code_challenge with code_challenge_method=S256.", nil)
+	}
+	return nil
+}
+
+// challengeOf reads a code challenge, with S256 alone (RFC 9700 section 2.1.1);
+// "" where none was sent.
+func challengeOf(p url.Values) (string, error) {
 	challenge, method := p.Get("code_challenge"), p.Get("code_challenge_method")
 	switch {
 	case challenge == "" && method != "":
-		return oauth(errInvalidRequest, "code_challenge is missing.", nil)
-	case challenge == "" && req.client.PKCERequired():
-		return oauth(errInvalidRequest, "This client must use PKCE: send code_challenge with code_challenge_method=S256.", nil)
+		return "", oauth(errInvalidRequest, "code_challenge is missing.", nil)
 	case challenge == "":
-		return nil
+		return "", nil
 	case method != "S256": // absent means plain
-		return oauth(errInvalidRequest, "Only code_challenge_method=S256 is supported.", nil)
+		return "", oauth(errInvalidRequest, "Only code_challenge_method=S256 is supported.", nil)
 	case !grant.ValidChallenge(challenge):
-		return oauth(errInvalidRequest, "code_challenge is not the base64url of a SHA-256.", nil)
+		return "", oauth(errInvalidRequest, "code_challenge is not the base64url of a SHA-256.", nil)
 	}
-	req.challenge = challenge
-	return nil
+	return challenge, nil
 }

@@ -40,8 +40,8 @@ func shapes() map[event.Name]shape {
 		event.TokenRefreshReused:   {},
 		event.ConsentGranted:       {client, []string{"scope"}},
 		event.ConsentRevoked:       {client, nil},
-		event.DeviceApproved:       {},
-		event.DeviceDenied:         {},
+		event.DeviceApproved:       {client, []string{"name", "device_ip", "device_place", "scope"}},
+		event.DeviceDenied:         {client, []string{"name", "device_ip", "device_place"}},
 		event.APIKeyCreated:        {person, []string{"name", "scopes", "rotates"}},
 		event.APIKeyRevoked:        {person, []string{"name"}},
 		event.ClientCreated:        {client, nil},
@@ -80,6 +80,7 @@ func labels() map[string]string {
 	return map[string]string{
 		"action": "notify.field.action", "alg": "notify.field.alg", "certificates": "notify.field.certificates", "change": "notify.field.change",
 		"changed": "notify.field.changed", "count": "notify.field.count", "days": "notify.field.days", "dead_letter": "notify.field.dead_letter",
+		"device_ip": "notify.field.device_ip", "device_place": "notify.field.device_place",
 		"ends": "notify.field.ends", "error": "notify.field.error", "how": "notify.field.how", "kid": "notify.field.key", "kind": "notify.field.kind",
 		"name": "notify.field.name", "node": "notify.field.node", "place": "notify.field.place", "reason": "notify.field.reason",
 		"restart": "notify.field.restart", "rotates": "notify.field.rotates", "rule": "notify.field.rule", "scope": "notify.field.scopes",

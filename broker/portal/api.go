@@ -78,7 +78,7 @@ type stream func(w http.ResponseWriter, r *http.Request, still func() error) err
 type caller struct {
 	operator bool   // data/admin.token
 	service  string // id of a service account
-	keyed    bool   // by an API key
+	keyed    bool   // by an API key, or as a CI job by a token that stands for one
 	client   string // that a token was issued to
 	sess     session.Session
 	roles    []Role

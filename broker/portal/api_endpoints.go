@@ -3,6 +3,8 @@ package portal
 import (
 	"net/http"
 	"time"
+
+	"github.com/remotegpu/gatehouse/broker/workload"
 )
 
 // stepUp is how fresh a sign-in must be for what changes keys and people (AD-2).
@@ -52,6 +54,12 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodPost, path: "/service-accounts", summary: "Make a service account with groups.", needs: keys, body: accountRequest{}, answer: accountView{}, serve: p.apiCreateAccount},
 		{method: http.MethodDelete, path: "/service-accounts/{id}", summary: "Take one away; its keys are dead.", needs: keys, serve: p.apiDeleteAccount},
 		{method: http.MethodPost, path: "/service-accounts/{id}/api-keys", summary: "Make a key of a service account; the answer shows it, once.", needs: keys, body: apiKeyRequest{}, answer: newAPIKeyView{}, serve: p.apiCreateAccountKey},
+
+		{method: http.MethodGet, path: "/trust", summary: "Rules by which workloads (CI jobs) exchange their tokens, in the order in which they are tried.", needs: read, answer: page[trustView]{}, serve: p.apiTrust},
+		{method: http.MethodGet, path: "/trust/{name}", summary: "One rule.", needs: read, answer: trustView{}, serve: p.apiTrustRule},
+		{method: http.MethodPut, path: "/trust/{name}", summary: "Make a rule or replace it, on every replica within a second; those of the configuration are changed there.", needs: keys, body: trustRequest{}, answer: trustView{}, serve: p.apiPutTrust},
+		{method: http.MethodDelete, path: "/trust/{name}", summary: "Take a rule away; tokens that it gave live on for their ttl.", needs: keys, serve: p.apiDeleteTrust},
+		{method: http.MethodPost, path: "/trust/explain", summary: "Which rule takes a token, or claims, and what differs from the others. Nothing is issued, and the token is not used up.", needs: read, body: explainRequest{}, answer: workload.Explanation{}, serve: p.apiExplainTrust},
 
 		{method: http.MethodGet, path: "/users", summary: "All users; q finds by id, e-mail address or user name.", needs: read, query: []string{"q", "after", "limit"}, answer: page[userView]{}, serve: p.apiUsers},
 		{method: http.MethodGet, path: "/users/{id}", summary: "One user with the linked identities.", needs: read, answer: userView{}, serve: p.apiUser},

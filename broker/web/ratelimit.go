@@ -59,6 +59,13 @@ func (l *Limiter) Count(key string) int {
 	return 0
 }
 
+// Remaining returns how long the key's present window lasts; 0 without one.
+func (l *Limiter) Remaining(key string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, l.m[key].until.Sub(l.cfg.Now()))
+}
+
 // Add counts one and returns how many there are.
 func (l *Limiter) Add(key string) int {
 	l.mu.Lock()
