@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 )
 
 // An ID token serves once: the second sight of it is refused, at the same replica
@@ -65,5 +66,46 @@ func TestCIReplayOnReplicas(t *testing.T) {
 	events := p.events("workload.exchanged", "")
 	if len(events) != 5 || events[0].Details["rule"] == "" {
 		t.Errorf("%d exchanges were recorded: %v", len(events), events)
+	}
+}
+
+// A rule that the API makes on one replica lets its job in on the other within a
+// second, one that it takes away no longer does; what reaches too far is refused.
+func TestCIRulesByAPI(t *testing.T) {
+	p := startPipelines(t, "redis://"+startRedis(t, "redis").addr(0)+"/0", "")
+	a, b := p.gates[0], p.gates[1]
+	rule := map[string]any{"provider": "gitlab_ci", "issuer": p.site.GitLab.URL, "match": map[string]string{"project_id": "31", "namespace_id": "72", "ref_protected": "true"},
+		"service_account": "acme-deployer", "scope": "deployments:write", "token_audience": "platform-api"}
+	job := func() exchanged {
+		got, err := p.ask(b, p.mint(p.site.GitLab, "project_id", "31", "project_path", "acme/serve"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := job(); got.Status != http.StatusBadRequest {
+		t.Fatalf("before there is a rule: %d %s", got.Status, got.Raw)
+	}
+	if s, said := a.operate(http.MethodPut, "/trust/serve", rule); s >= 300 {
+		t.Fatalf("making the rule: %d %v", s, said)
+	}
+	var got exchanged
+	eventually(t, time.Second, "the other replica takes the job", func() bool { got = job(); return got.Status == http.StatusOK })
+	p.at = b
+	if code := p.call(got.Token); code != http.StatusCreated {
+		t.Errorf("the API answered %d", code)
+	}
+	if s, said := a.operate(http.MethodDelete, "/trust/serve", nil); s >= 300 {
+		t.Fatalf("taking it away: %d %v", s, said)
+	}
+	eventually(t, time.Second, "the other replica refuses the job", func() bool { return job().Status == http.StatusBadRequest })
+	for name, match := range map[string]map[string]string{"no match": {}, "no id": {"project_path": "acme/serve"}, "a pattern for an id": {"project_id": "3*"}} {
+		rule["match"] = match
+		if s, said := a.operate(http.MethodPut, "/trust/serve", rule); s < 400 || s >= 500 {
+			t.Errorf("%s: %d %v", name, s, said)
+		}
+	}
+	if s, _ := a.operate(http.MethodDelete, "/trust/gitlab-production", nil); s < 400 || s >= 500 {
+		t.Errorf("a rule of the configuration was taken away: %d", s)
 	}
 }
