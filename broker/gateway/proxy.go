@@ -160,6 +160,9 @@ func (g *Gateway) match(pg *passage, r *http.Request, raw string) error {
 	pg.by, pg.route, pg.in, pg.label = g, rt, r, label
 	q := web.RequestOf(r)
 	q.Route, q.Pattern = rt.Name, rt.Path
+	if (rt.Lease || len(rt.FrameAncestors) > 0) && framed(r) { // a console that wakes up in a frame must be able to say so there
+		q.Ancestors = rt.ancestors()
+	}
 	return refuse(r, rt, raw)
 }
 

@@ -39,6 +39,11 @@ type Request struct {
 	User, Session           string
 	Switched                bool
 
+	// Ancestors are the origins that may frame a page of ours, where the gateway
+	// found that a frame asks and its route allows it: "'self'" or origins. Such a
+	// page links only into new tabs, since the broker is never framed.
+	Ancestors []string
+
 	// Span is the request's in its trace; the zero Span where nothing is traced.
 	Span tracing.Span
 
