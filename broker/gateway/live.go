@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/console"
+	"github.com/remotegpu/gatehouse/broker/gateway/relay"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
@@ -25,7 +26,7 @@ type live struct {
 	base    context.Context // ends at shutdown; sockets hang on it
 	stop    context.CancelFunc
 	relays  relays
-	buffers relayBuffers // the WebSockets'
+	buffers relay.Buffers // the WebSockets'
 	retired retired
 }
 
