@@ -241,8 +241,9 @@ func refuse(r *http.Request, rt *route, raw string) error {
 	bad := func(code string, err error) error {
 		return web.Fail(http.StatusBadRequest, code, "error.bad_request", err)
 	}
-	if !strings.HasPrefix(raw, "/") {
-		return bad("request.target", nil) // "*"
+	// "*", and what HTTP/2 can carry and a request line of HTTP/1 cannot.
+	if !strings.HasPrefix(raw, "/") || strings.ContainsFunc(r.RequestURI, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		return bad("request.target", nil)
 	}
 	if !rt.raw {
 		if err := checkPath(raw); err != nil {
