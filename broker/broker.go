@@ -29,6 +29,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/token"
 	"github.com/remotegpu/gatehouse/broker/tracing"
 	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/web"
 	"github.com/remotegpu/gatehouse/config"
 )
 
@@ -76,6 +77,7 @@ type Broker struct {
 	consoles     *console.Registry
 	accounts     *user.ServiceAccounts
 	apiKeys      *apikey.Registry
+	errorPages   *web.ErrorPages
 	metrics      *metrics
 	sentry       *sentry.Client  // nil without sentry.dsn
 	tracer       *tracing.Tracer // nil where nothing is traced
@@ -192,6 +194,9 @@ func (b *Broker) domain(tokens grant.TokensConfig) (err error) {
 	}
 	grace := *cfg.Sessions.WithDefaults().OutageGrace
 	b.accounts = user.NewServiceAccounts(user.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Now: b.now, Log: b.log}, cfg.ServiceAccounts, grace)
+	if b.errorPages, err = web.NewErrorPages(web.ErrorPagesConfig{KV: b.store, Sealer: b.sealer, Now: b.now, Log: b.log}); err != nil {
+		return err
+	}
 	if b.apiKeys, err = apikey.New(apikey.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Alive: b.ownerAlive, PerOwner: cfg.APIKeys.PerOwner, Grace: grace, Now: b.now, Log: b.log}); err != nil {
 		return err
 	}
