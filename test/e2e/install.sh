@@ -19,6 +19,7 @@ need /usr/share/samba/setup/provision.ldif samba-ad-provision
 need socat socat
 need openssl openssl
 need curl curl
+need dash dash
 need chromium chromium
 need /usr/share/fonts/truetype/wqy/wqy-microhei.ttc fonts-wqy-microhei
 need /usr/share/simplesamlphp/www simplesamlphp php-cli php-xml php-mbstring php-curl php-sqlite3
