@@ -48,6 +48,7 @@ type cli struct {
 	Client       clientCmd       `cmd:"" help:"OIDC clients: list."`
 	Console      consoleCmd      `cmd:"" help:"Console leases: put, list, rm."`
 	APIKey       apikeyCmd       `cmd:"" name:"apikey" help:"API keys of service accounts: create, list, revoke."`
+	Trust        trustCmd        `cmd:"" help:"Rules by which CI jobs exchange their tokens: list, show, explain."`
 	Audit        auditCmd        `cmd:"" help:"The audit log: search, export, verify, key."`
 	HashPassword hashPasswordCmd `cmd:"" help:"Read a password and print its hash for local users."`
 	Healthcheck  healthcheckCmd  `cmd:"" help:"Exit 0 when /readyz of the running server is 200."`
