@@ -193,7 +193,7 @@ func (b *Broker) domain(tokens grant.TokensConfig) (err error) {
 		return err
 	}
 	grace := *cfg.Sessions.WithDefaults().OutageGrace
-	b.accounts = user.NewServiceAccounts(user.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Now: b.now, Log: b.log}, cfg.Accounts(), grace)
+	b.accounts = user.NewServiceAccounts(user.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Now: b.now, Log: b.log}, cfg.ServiceAccounts, grace)
 	if b.apiKeys, err = apikey.New(apikey.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Alive: b.ownerAlive, PerOwner: cfg.APIKeys.PerOwner, Grace: grace, Now: b.now, Log: b.log}); err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (b *Broker) use(s *serving) {
 	b.ledger.SetTokens(tokens)
 	b.ledger.SetDeviceRequests(s.cfg.RateLimits.WithDefaults().StoredAttempts)
 	b.sessions.SetLimits(s.cfg.Sessions, tokens.RefreshIdleTTL, tokens.RefreshMaxTTL)
-	b.accounts.SetFixed(s.cfg.Accounts())
+	b.accounts.SetFixed(s.cfg.ServiceAccounts, s.cfg.TrustedAccounts()...)
 	b.workloads.Use(s.trust)
 	b.apiKeys.SetPerOwner(s.cfg.APIKeys.PerOwner)
 	b.consoles.SetNetworks(s.networks)
