@@ -204,8 +204,12 @@ func TestHostileIssuer(t *testing.T) {
 			is, other := newIssuer(t), newIssuer(t)
 			other.use(is.key, is.kid, is.alg) // so that only the place of the keys is wrong
 			is.Set(func() { set(is, other) })
-			if claims, err := is.open(&storetest.Clock{}, nil).VerifyToken(t.Context(), is.sign(nil, nil)); err == nil {
-				t.Errorf("believed: %v", claims)
+			claims, err := is.open(&storetest.Clock{}, nil).VerifyToken(t.Context(), is.sign(nil, nil))
+			if err == nil {
+				t.Fatalf("believed: %v", claims)
+			}
+			if why := map[string]string{"65 keys": "more than 64", "keys elsewhere": "another host", "keys over http": "not https", "another issuer": "is of issuer"}[name]; !strings.Contains(err.Error(), why) {
+				t.Errorf("refused for another reason: %v", err)
 			}
 		})
 	}
