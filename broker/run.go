@@ -18,6 +18,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/web"
 )
 
 // Listeners are where a broker listens.
@@ -63,8 +64,8 @@ func (l Listeners) close() {
 	}
 }
 
-// maxHeader bounds a request's header, in bytes (docs/security.md G9).
-const maxHeader = 16 << 10
+// maxHeader bounds what is read of a request's header, in bytes; see web.MaxHeader.
+const maxHeader = 3 * web.MaxHeader
 
 // server serves a door; with h2c it takes HTTP/2 without TLS by prior knowledge
 // (RFC 9113 section 3.3), which is refused wherever no route asks for it.

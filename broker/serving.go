@@ -154,7 +154,7 @@ func (b *serving) doors(before *serving) (err error) {
 	}
 	if b.edge, err = web.New(web.Config{
 		Issuer: iss, TrustedProxies: proxies, PlaceHeaders: web.PlaceHeaders(cfg.GeoIPHeaders), DefaultLocale: cfg.DefaultLocale, Brand: cfg.Brand, Support: cfg.Support, TimeZone: zone,
-		Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer,
+		Sheds: signin.AttemptCookie, Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer,
 	}); err != nil {
 		return err
 	}
