@@ -114,6 +114,9 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	for _, p := range checked.workloadProbes() {
 		out = append(out, run(p.name, true, p.ask))
 	}
+	for _, p := range checked.clientKeyProbes() {
+		out = append(out, run(p.name, true, p.ask))
+	}
 	for _, p := range (&serving{Broker: b, cfg: cfg}).checkBuckets() {
 		out = append(out, run(p.name, p.required, p.ask))
 	}
