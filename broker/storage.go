@@ -14,6 +14,10 @@ import (
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
+// storageSkew is how far our clock may be ahead of a vendor's: MinIO refuses a
+// token whose iat is a second in its future.
+const storageSkew = 30 * time.Second
+
 // lendPatience is how long a token service may take; somebody waits for it.
 const lendPatience = 10 * time.Second
 
@@ -40,7 +44,7 @@ func (b *serving) signForStorage(ctx context.Context, audience, subject string, 
 		return "", err
 	}
 	now := b.now()
-	return b.keys.Sign(ctx, token.RS256, token.TypeStorage, token.Claims{"sub": subject, "aud": audience, "iat": now.Unix(), "exp": now.Add(life).Unix(), "jti": rand.Text()})
+	return b.keys.Sign(ctx, token.RS256, token.TypeStorage, token.Claims{"sub": subject, "aud": audience, "iat": now.Add(-storageSkew).Unix(), "exp": now.Add(life).Unix(), "jti": rand.Text()})
 }
 
 // storageOffers are all of storage_credentials, for the portal.

@@ -41,7 +41,7 @@ oss: {endpoint: oss-cn-hangzhou.aliyuncs.com, bucket: acme-data}
 cos: {endpoint: cos.ap-guangzhou.myqcloud.com, bucket: acme-data-1250000000}
 service_accounts: [{name: acme-trainer, groups: [trainers]}]
 storage_credentials:
-  - {name: datasets, provider: s3, role_arn: %q, sts_endpoint: %q, ttl: 30m, token: true, allow: '"gpu-users" in user.groups || session.kind == "api_key" || "trainers" in user.groups'}
+  - {name: datasets, provider: s3, role_arn: %q, sts_endpoint: %q, ttl: 30m, direct: true, allow: '"gpu-users" in user.groups || session.kind == "api_key" || "trainers" in user.groups'}
   - {name: hangzhou, provider: oss, role_arn: %q, oidc_provider: %q, sts_endpoint: %q, access: [read], prefix: "home/{user.id}/", allow: 'user.kind == "user" && user.email.endsWith("@example.com") && session.kind != "api_key"'}
   - {name: guangzhou, provider: cos, role_arn: "qcs::cam::uin/100000000001:roleName/gatehouse-{user.id}", oidc_provider: gatehouse, sts_endpoint: %q, allow: 'client.id == "gatehouse-cli"'}
 %s`, c.aws.Role, c.urls[c.aws], c.oss.Role, c.oss.Provider, c.urls[c.oss], c.urls[c.cos], more)})
@@ -337,7 +337,7 @@ func TestStorageToken(t *testing.T) {
 	}
 	tok := a.json(t)["token"].(string)
 	me, said := c.userID("demo"), claims(t, tok)
-	if said["aud"] != "sts.amazonaws.com" || said["sub"] != me || said["iss"] != c.URL || said["exp"].(float64)-said["iat"].(float64) != 600 || a.json(t)["audience"] != "sts.amazonaws.com" {
+	if said["aud"] != "sts.amazonaws.com" || said["sub"] != me || said["iss"] != c.URL || said["exp"].(float64)-said["iat"].(float64) != 630 || a.json(t)["audience"] != "sts.amazonaws.com" {
 		t.Errorf("%v", said)
 	}
 	if until, err := time.Parse(time.RFC3339, a.json(t)["expiration"].(string)); err != nil || until.Unix() != int64(said["exp"].(float64)) {

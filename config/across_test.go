@@ -83,7 +83,7 @@ func TestSectionsFitTogether(t *testing.T) {
 		{"lent to our command line's audience", "minio: {" + keyless + "}\nstorage_credentials: [{name: a, provider: minio, audience: gatehouse-cli, role_arn: " + minioRole + "}]", "error", "storage_credentials.audience", "would count there too", 6},
 		{"lent to a resource's audience", "minio: {" + keyless + "}\nresources: [{name: api}]\nstorage_credentials: [{name: a, provider: minio, audience: api, role_arn: " + minioRole + "}]", "error", "storage_credentials.audience", "would count there too", 7},
 		{"one audience at two services", "minio: [{name: x, " + keyless + "}, {name: y, endpoint: \"http://10.0.0.2:9000\", bucket: b}]\nstorage_credentials:\n  - {name: a, provider: minio, bucket: x, role_arn: " + minioRole + "}\n  - {name: b, provider: minio, bucket: y, role_arn: " + minioRole + "}", "error", "storage_credentials.audience", "at another token service", 8},
-		{"a token that takes another's role", "minio: {" + keyless + "}\nstorage_credentials:\n  - {name: a, provider: minio, role_arn: " + minioRole + ", allow: 'false'}\n  - {name: b, provider: minio, role_arn: " + otherRole + ", token: true}", "error", "storage_credentials.audience", "could take the other's role", 8},
+		{"a token that takes another's role", "minio: {" + keyless + "}\nstorage_credentials:\n  - {name: a, provider: minio, role_arn: " + minioRole + ", allow: 'false'}\n  - {name: b, provider: minio, role_arn: " + otherRole + ", direct: true}", "error", "storage_credentials.audience", "could take the other's role", 8},
 		{"no key and not lent", "minio: {" + keyless + "}", "error", "bucket.access_key", "missing", 5},
 		{"no key for the archive", "minio: {" + keyless + "}\naudit: {archive: [minio]}\nstorage_credentials: [{name: a, provider: minio, role_arn: " + minioRole + "}]", "error", "bucket.access_key", "the archive writes", 5},
 		{"half a key", "minio: {access_key: a, " + keyless + "}\nstorage_credentials: [{name: a, provider: minio, role_arn: " + minioRole + "}]", "error", "bucket.secret_key", "missing", 5},
@@ -123,7 +123,7 @@ storage_credentials:
   - {name: a, provider: minio, role_arn: "arn:minio:iam:::role/a"}
   - {name: b, provider: s3, role_arn: "arn:aws:iam::123456789012:role/b"}
   - {name: c, provider: s3, role_arn: "arn:aws:iam::123456789012:role/c", prefix: "public/", access: [read]}
-  - {name: d, provider: s3, role_arn: "arn:aws:iam::123456789012:role/d", audience: sts.amazonaws.com/d, token: true}
+  - {name: d, provider: s3, role_arn: "arn:aws:iam::123456789012:role/d", audience: sts.amazonaws.com/d, direct: true}
 webhooks: [{url: https://a.example.com, secret: ` + whsec + `, events: ["*"]}, {url: https://b.example.com, secret: ` + whsec + `, events: [user.*, signout]}]
 notify: [{events: [signin.*], to: [slack, webhooks]}]
 `)

@@ -31,7 +31,7 @@ func (c *Config) storageReferences(ps *complaints) {
 	unique(ps, c.StorageCredentials, "StorageCredentials", "Name", "storage_credentials", func(s objectstore.Credentials) string { return s.Name })
 	type use struct {
 		name, service string
-		token         bool
+		direct        bool
 	}
 	uses := map[string][]use{}
 	for i, s := range c.StorageCredentials {
@@ -66,12 +66,12 @@ func (c *Config) storageReferences(ps *complaints) {
 		if !found {
 			continue
 		}
-		u := use{s.Name, s.Service(b.BucketConfig), s.Token}
+		u := use{s.Name, s.Service(b.BucketConfig), s.Direct}
 		for _, o := range uses[aud] {
 			switch {
 			case o.service != u.service:
 				ps.add(at+"Audience", "storage_credentials.audience", fmt.Sprintf("%q is the audience of %q too, at another token service: each could use at the other what it was shown.", aud, o.name), "an audience of its own")
-			case o.token || u.token:
+			case o.direct || u.direct:
 				ps.add(at+"Audience", "storage_credentials.audience", fmt.Sprintf("%q is the audience of %q too, and one of them gives its token away: who may have the one could take the other's role.", aud, o.name), "an audience of its own, pinned in the role's trust policy")
 			default:
 				continue

@@ -89,14 +89,14 @@ type Ledger struct {
 	firm     *store.Collection[Grant]
 	consents *store.Collection[Consent]
 	pending  *store.Collection[Pending]
-	// assertions are those that clients used to authenticate.
-	assertions *store.Collection[usedAssertion]
-	devices    *store.Collection[Device]
+	devices  *store.Collection[Device]
 	// userCodes find devices by what people type.
 	userCodes *store.Collection[userCode]
 	pace      *pace
-	mu        sync.Mutex
-	alive     map[string]time.Time // grants that the store called alive, and when
+	// assertions are those that clients used to authenticate.
+	assertions *store.Collection[usedAssertion]
+	mu         sync.Mutex
+	alive      map[string]time.Time // grants that the store called alive, and when
 }
 
 // New returns a Ledger.
@@ -114,9 +114,9 @@ func New(cfg Config) (*Ledger, error) {
 	l.firm = store.NewCollection(cfg.KV, gc)
 	l.consents = store.NewCollection(cfg.KV, store.CollectionConfig[Consent]{Kind: "consent", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true, Index: func(c Consent) map[string]string { return map[string]string{"user": c.UserID} }})
 	l.pending = store.NewCollection(cfg.KV, store.CollectionConfig[Pending]{Kind: "pending", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(p Pending) time.Time { return p.Created.Add(pendingTTL) }})
-	l.assertions = store.NewCollection(cfg.KV, store.CollectionConfig[usedAssertion]{Kind: "client-assertion", Now: cfg.Now, Expires: func(u usedAssertion) time.Time { return u.Until }})
 	l.devices = store.NewCollection(cfg.KV, store.CollectionConfig[Device]{Kind: "device", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(d Device) time.Time { return d.Ends().Add(deviceKept) }})
 	l.userCodes = store.NewCollection(cfg.KV, store.CollectionConfig[userCode]{Kind: "usercode", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(u userCode) time.Time { return u.Issued.Add(DeviceTTL) }})
+	l.assertions = store.NewCollection(cfg.KV, store.CollectionConfig[usedAssertion]{Kind: "client-assertion", Now: cfg.Now, Expires: func(u usedAssertion) time.Time { return u.Until }})
 	return l, nil
 }
 

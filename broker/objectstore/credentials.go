@@ -60,9 +60,10 @@ type Credentials struct {
 	TTL time.Duration `yaml:"ttl"`
 	// STSEndpoint is the URL of the token service where it is not the vendor's own.
 	STSEndpoint string `yaml:"sts_endpoint"`
-	// Token gives the web identity token itself away too, with which its holder
-	// gets all that the role may do: the session policy is not in it.
-	Token bool `yaml:"token"`
+	// Direct gives the web identity token itself away too, with which its holder
+	// asks the token service and gets all that the role may do: the session policy
+	// is not in it.
+	Direct bool `yaml:"direct"`
 }
 
 // WithDefaults returns the offer with what is missing filled in.

@@ -31,7 +31,7 @@ func TestCredentialsProblems(t *testing.T) {
 		"amazon in China":   {Credentials{Name: "a", Provider: "s3", RoleARN: "arn:aws-cn:iam::123456789012:role/path/users"}, ""},
 		"ceph":              {Credentials{Name: "a", Provider: "s3", RoleARN: "arn:aws:iam:::role/users"}, ""},
 		"a role per person": {Credentials{Name: "a", Provider: "s3", RoleARN: awsRole + "-{user.id}"}, ""},
-		"minio":             {Credentials{Name: "a", Provider: "minio", RoleARN: minioRole, TTL: 15 * time.Minute, Access: []Access{Read, Delete}, Token: true}, ""},
+		"minio":             {Credentials{Name: "a", Provider: "minio", RoleARN: minioRole, TTL: 15 * time.Minute, Access: []Access{Read, Delete}, Direct: true}, ""},
 		"alibaba":           {Credentials{Name: "a", Provider: "oss", RoleARN: ossRole, OIDCProvider: ossIDP, Prefix: "a/{user.id}/b/"}, ""},
 		"tencent":           {Credentials{Name: "a", Provider: "cos", RoleARN: cosRole, OIDCProvider: "gatehouse"}, ""},
 		"tencent, shared":   {Credentials{Name: "a", Provider: "cos", RoleARN: "qcs::cam::uin/1:roleName/all", OIDCProvider: "gatehouse", Prefix: "public/"}, ""},

@@ -86,7 +86,7 @@ func (p *Portal) endpoints() []endpoint {
 
 		{method: http.MethodGet, path: "/storage/credentials", summary: "Storage that is lent to me: which bucket and prefix, and what I may do there.", needs: lends, answer: page[storageOfferView]{}, serve: p.apiStorage},
 		{method: http.MethodPost, path: "/storage/credentials", summary: "Borrow credentials for my prefix of a bucket; an hour at most.", needs: lends, body: storageRequest{}, answer: lentView{}, serve: p.apiLend},
-		{method: http.MethodPost, path: "/storage/token", summary: "The web identity token with which SDKs ask the vendor's token service themselves; only of offers with token: true.", needs: lends, body: storageRequest{}, answer: storageTokenView{}, serve: p.apiStorageToken},
+		{method: http.MethodPost, path: "/storage/token", summary: "The web identity token with which SDKs ask the vendor's token service themselves; only of offers with direct: true.", needs: lends, body: storageRequest{}, answer: storageTokenView{}, serve: p.apiStorageToken},
 
 		{method: http.MethodGet, path: "/keys", summary: "Signing keys and their states.", needs: read, answer: page[keyView]{}, serve: p.apiSigningKeys},
 		{method: http.MethodPost, path: "/keys/rotate", summary: "Put the next key of an algorithm to use now.", needs: keys, body: rotateRequest{}, answer: page[keyView]{}, serve: p.apiRotateKey},

@@ -37,8 +37,8 @@ type storageOfferView struct {
 	Prefix   string               `json:"prefix"`
 	Access   []objectstore.Access `json:"access"`
 	TTL      string               `json:"ttl"`
-	// Token reports that POST /storage/token serves the offer, for this role.
-	Token   bool   `json:"token"`
+	// Direct reports that POST /storage/token serves the offer, for this role.
+	Direct  bool   `json:"direct"`
 	RoleARN string `json:"role_arn,omitempty"`
 }
 
@@ -161,8 +161,8 @@ func (p *Portal) apiStorage(ctx context.Context, c *caller, _ *http.Request) (an
 	out := page[storageOfferView]{Items: []storageOfferView{}}
 	for _, o := range all {
 		v := storageOfferView{Name: o.Name, Provider: o.Provider, Bucket: o.Where.Bucket, Region: o.Where.Region, Endpoint: o.Where.URL(), Prefix: o.For(o.Prefix, c.account()),
-			Access: o.Access, TTL: o.TTL.String(), Token: o.Lender.Credentials.Token}
-		if v.Token {
+			Access: o.Access, TTL: o.TTL.String(), Direct: o.Direct}
+		if v.Direct {
 			v.RoleARN = o.For(o.RoleARN, c.account())
 		}
 		out.Items = append(out.Items, v)
@@ -189,8 +189,8 @@ func (p *Portal) apiStorageToken(ctx context.Context, c *caller, r *http.Request
 	if err != nil {
 		return nil, err
 	}
-	if !o.Lender.Credentials.Token {
-		return nil, forbidden("storage.token", "this offer gives credentials, not the token that they are lent for; its operator can allow that with token: true, where the role itself keeps people apart")
+	if !o.Direct {
+		return nil, forbidden("storage.token", "this offer gives credentials, not the token that they are lent for; its operator can allow that with direct: true, where the role itself keeps people apart")
 	}
 	token, expires, err := o.Lender.Token(ctx, c.account())
 	if err != nil {

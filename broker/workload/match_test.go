@@ -91,6 +91,7 @@ func TestNormalURL(t *testing.T) {
 func FuzzNormalURL(f *testing.F) {
 	f.Add("https://Jenkins/job/a%2Fb")
 	f.Add("https://j/job/../x")
+	f.Add("http://.")
 	f.Fuzz(func(t *testing.T, in string) {
 		out, ok := normalURL(in)
 		if !ok {
@@ -99,7 +100,9 @@ func FuzzNormalURL(f *testing.F) {
 		if again, ok := normalURL(out); !ok || again != out {
 			t.Errorf("%q is normally %q, and that %q %v", in, out, again, ok)
 		}
-		if strings.Contains(out, "/../") || strings.Contains(out, "/./") || !strings.HasSuffix(out, "/") {
+		_, rest, _ := strings.Cut(out, "://")
+		host, path, slash := strings.Cut(rest, "/")
+		if path = "/" + path; host == "" || !slash || strings.Contains(path, "/../") || strings.Contains(path, "/./") || strings.Contains(path, "//") || !strings.HasSuffix(path, "/") {
 			t.Errorf("%q is normally %q", in, out)
 		}
 	})
