@@ -170,6 +170,12 @@ func TestDeviceScopes(t *testing.T) {
 	if cli["scope"] != "openid profile email groups offline_access gatehouse:account gatehouse:consoles" || cli["refresh_token"] == nil || claims(t, cli["access_token"])["aud"] != h.URL {
 		t.Errorf("%v", cli)
 	}
+	// Nor is it as good as somebody who has just signed in: no key outlives it.
+	a := h.as(cli["access_token"].(string), http.MethodPost, h.URL+"/api/v1/me/api-keys", `{"name":"k","scopes":["gatehouse:account"]}`)
+	holds(t, "a key made by a device", a, 403, "policy.stepup")
+	if a := h.as(b.cli("gatehouse:account"), http.MethodPost, h.URL+"/api/v1/me/api-keys", `{"name":"k","scopes":["gatehouse:account"]}`); a.StatusCode >= 300 {
+		t.Errorf("a key made by the command line of a browser: %d %s", a.StatusCode, a.Body)
+	}
 	// Nothing to allow: the page says so and asks nothing.
 	demo := h.person("demo", "203.0.113.9")
 	r = h.asks("ops", "", "scope", "gatehouse:admin")
@@ -181,7 +187,7 @@ func TestDeviceScopes(t *testing.T) {
 	}
 	h.yaml = strings.Replace(h.yaml, "    device_admin: true\n", "", 1)
 	h.restart()
-	a := h.refreshAs("ops", "", ops["refresh_token"])
+	a = h.refreshAs("ops", "", ops["refresh_token"])
 	if a.StatusCode != 200 || a.json(t)["scope"] != "openid offline_access" {
 		t.Errorf("device_admin taken back: %d %s", a.StatusCode, a.Body)
 	}
