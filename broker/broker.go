@@ -29,6 +29,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/token"
 	"github.com/remotegpu/gatehouse/broker/tracing"
 	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/workload"
 	"github.com/remotegpu/gatehouse/config"
 )
 
@@ -76,6 +77,7 @@ type Broker struct {
 	consoles     *console.Registry
 	accounts     *user.ServiceAccounts
 	apiKeys      *apikey.Registry
+	workloads    *workload.Service
 	metrics      *metrics
 	sentry       *sentry.Client  // nil without sentry.dsn
 	tracer       *tracing.Tracer // nil where nothing is traced
@@ -195,7 +197,8 @@ func (b *Broker) domain(tokens grant.TokensConfig) (err error) {
 	if b.apiKeys, err = apikey.New(apikey.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Alive: b.ownerAlive, PerOwner: cfg.APIKeys.PerOwner, Grace: grace, Now: b.now, Log: b.log}); err != nil {
 		return err
 	}
-	return nil
+	b.workloads, err = workload.New(workload.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Events: b.events, Account: b.account, Grace: grace, Now: b.now, Log: b.log})
+	return err
 }
 
 // reachable reports that the store is, for what is issued without writing to it:

@@ -111,7 +111,13 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	}
 	wg.Wait()
 	out = append(out, probes...)
+	for _, p := range checked.workloadProbes() {
+		out = append(out, run(p.name, true, p.ask))
+	}
 	for _, p := range (&serving{Broker: b, cfg: cfg}).checkBuckets() {
+		out = append(out, run(p.name, p.required, p.ask))
+	}
+	for _, p := range checked.checkLenders() {
 		out = append(out, run(p.name, p.required, p.ask))
 	}
 	for _, r := range cfg.Routes {

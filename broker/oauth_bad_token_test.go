@@ -131,7 +131,7 @@ func TestTokenErrors(t *testing.T) {
 		"grant_type unknown":       {"grant_type=x", demo, 400, "unsupported_grant_type"},
 		"grant_type in capitals":   {"grant_type=Client_Credentials", demo, 400, "unsupported_grant_type"},
 		"a device code":            {"grant_type=" + esc("urn:ietf:params:oauth:grant-type:device_code") + "&device_code=x", demo, 400, "unauthorized_client"},
-		"a token exchange":         {"grant_type=" + esc("urn:ietf:params:oauth:grant-type:token-exchange"), demo, 400, "unsupported_grant_type"},
+		"a token exchange":         {"grant_type=" + esc("urn:ietf:params:oauth:grant-type:token-exchange"), demo, 400, "unauthorized_client"},
 		"a grant the client lacks": {"grant_type=client_credentials&client_id=spa", nil, 400, "unauthorized_client"},
 		"a code of a machine":      {redeem, machine, 400, "unauthorized_client"},
 		"a refresh of a machine":   {"grant_type=refresh_token&refresh_token=" + rt, machine, 400, "unauthorized_client"},

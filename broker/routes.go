@@ -88,6 +88,7 @@ func (b *serving) issuerRoutes() (http.Handler, error) {
 	r.Method(http.MethodPost, "/oauth2/authorize", b.edge.Handle("authorize", is.Authorize))
 	r.Handle("/oauth2/token", b.edge.Handle("token", is.Token))
 	r.Handle("/oauth2/userinfo", b.edge.Handle("userinfo", is.UserInfo))
+	r.Handle("/oauth2/introspect", b.edge.Handle("introspect", is.Introspect))
 	r.Handle("/oauth2/revoke", b.edge.Handle("revoke", is.Revoke))
 	r.Handle("/oauth2/device_authorization", b.edge.Handle("device authorization", is.DeviceAuthorization))
 	both("/consent/{id}", "consent", is.Consent)

@@ -33,6 +33,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/uptimekuma"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/broker/workload"
 )
 
 // Config is the whole configuration (docs/configuration.md). The tag "one" marks
@@ -69,7 +70,7 @@ type Config struct {
 	Routes    []gateway.Route        `yaml:"routes"`
 	Consoles  gateway.ConsolesConfig `yaml:"consoles"`
 
-	Trust              []issuer.TrustRule         `yaml:"trust,later"`
+	Trust              []workload.Rule            `yaml:"trust"`
 	APIKeys            apikey.KeysConfig          `yaml:"api_keys"`
 	ServiceAccounts    []user.ServiceAccount      `yaml:"service_accounts"`
 	DingTalk           []notify.Channel           `yaml:"dingtalk,one"`
@@ -84,7 +85,7 @@ type Config struct {
 	COS                []objectstore.BucketConfig `yaml:"cos,one"`
 	MinIO              []objectstore.BucketConfig `yaml:"minio,one"`
 	Audit              event.AuditConfig          `yaml:"audit"`
-	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials,later"`
+	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials"`
 
 	Detection detect.Config `yaml:"detection"`
 

@@ -169,18 +169,34 @@ func (r *Registry) Check(ctx context.Context, id string, from netip.Addr) error 
 	return r.check(ctx, k, from)
 }
 
-func (r *Registry) check(ctx context.Context, k Key, from netip.Addr) error {
-	now := r.cfg.Now()
-	if !k.Usable(now) {
+// Alive tells whether a key is still good, wherever it is used from: ErrUnknown
+// or ErrOwner where it is not.
+func (r *Registry) Alive(ctx context.Context, id string) error {
+	k, err := r.cache.Get(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
 		return ErrUnknown
 	}
-	if err := r.cfg.Alive(ctx, k.Owner, k.Service); err != nil {
+	if err != nil {
+		return err
+	}
+	return r.alive(ctx, k)
+}
+
+func (r *Registry) alive(ctx context.Context, k Key) error {
+	if !k.Usable(r.cfg.Now()) {
+		return ErrUnknown
+	}
+	return r.cfg.Alive(ctx, k.Owner, k.Service)
+}
+
+func (r *Registry) check(ctx context.Context, k Key, from netip.Addr) error {
+	if err := r.alive(ctx, k); err != nil {
 		return err
 	}
 	if len(k.CIDRs) > 0 && !slices.ContainsFunc(k.CIDRs, func(p netip.Prefix) bool { return p.Contains(from.Unmap()) }) {
 		return ErrNetwork
 	}
-	r.note(k.ID, now, from)
+	r.note(k.ID, r.cfg.Now(), from)
 	return nil
 }
 

@@ -20,13 +20,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pg := &passage{answer: answer{ResponseWriter: w, out: outlet{rc: http.NewResponseController(w)}}}
 	defer pg.answer.out.leave()
 	defer func() {
-		g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start))
-		if err := pg.from.err; err != nil {
-			g.cfg.Log.DebugContext(r.Context(), "the answer of an upstream broke off", "route", pg.name(), "err", err)
-		}
-		if span := web.RequestOf(r).Span; span.On() {
-			pg.describe(span, r.Method)
-		}
+		web.RequestOf(r).Over(func() {
+			g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start))
+			if err := pg.from.err; err != nil {
+				g.cfg.Log.DebugContext(r.Context(), "the answer of an upstream broke off", "route", pg.name(), "err", err)
+			}
+			if span := web.RequestOf(r).Span; span.On() {
+				pg.describe(span, r.Method)
+			}
+		})
 	}()
 	if err := g.serve(pg, r); err != nil {
 		g.cfg.Edge.RenderError(&pg.answer, r, err)

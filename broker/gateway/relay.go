@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"net"
@@ -57,7 +56,7 @@ type leg struct {
 	moved  *atomic.Int64 // see relay; nil: nobody asks
 }
 
-func (r *relay) run(ctx context.Context, ended <-chan struct{}, client net.Conn, fromClient *bufio.Reader, up net.Conn, fromUp *bufio.Reader) {
+func (r *relay) run(ctx context.Context, ended <-chan struct{}, client net.Conn, fromClient []byte, up net.Conn, fromUp []byte) {
 	toClient, toUp := &leg{dst: client}, &leg{dst: up}
 	var quiet *time.Timer
 	var quietC <-chan time.Time
@@ -127,13 +126,10 @@ func closeWrite(c net.Conn) {
 }
 
 // copy moves what comes until either side ends. After our close frame it only
-// reads. src is what was read ahead of from.
-func (l *leg) copy(buffers *relayBuffers, src *bufio.Reader, from net.Conn) {
-	if n := src.Buffered(); n > 0 {
-		b, err := src.Peek(n)
-		if err != nil || !l.write(b) {
-			return
-		}
+// reads. early is what was read ahead of from.
+func (l *leg) copy(buffers *relayBuffers, early []byte, from net.Conn) {
+	if len(early) > 0 && !l.write(early) {
+		return
 	}
 	for {
 		buf, n, err, handled := readReady(from, buffers)

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"io"
@@ -90,7 +89,7 @@ func startRelay(t *testing.T) *relayed {
 	u1, u2 := net.Pipe()
 	x := &relayed{relay: &relay{stop: make(chan int, 1), buffers: &relayBuffers{}}, client: c1, up: u1, over: make(chan struct{}), finished: make(chan struct{}), began: time.Now()}
 	go func() {
-		x.relay.run(t.Context(), x.over, c2, bufio.NewReader(c2), u2, bufio.NewReader(u2))
+		x.relay.run(t.Context(), x.over, c2, nil, u2, nil)
 		x.ended = time.Now()
 		close(x.finished)
 	}()

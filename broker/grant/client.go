@@ -36,7 +36,10 @@ type Client struct {
 	// always need it.
 	RequirePKCE *bool `yaml:"require_pkce"`
 	// ResourceServerFor names resources whose tokens this client may introspect.
-	ResourceServerFor []string `yaml:"resource_server_for,later"`
+	ResourceServerFor []string `yaml:"resource_server_for"`
+	// Exchange says, in CEL, which tokens the client may exchange and for what
+	// (RFC 8693). Without it: its own ones, and nobody acts for anybody.
+	Exchange *string `yaml:"exchange"`
 	// Claims adds claims to tokens, in CEL.
 	Claims                   map[string]string `yaml:"claims"`
 	IDTokenSignedResponseAlg string            `yaml:"id_token_signed_response_alg"` // RS256 (default) or ES256
@@ -48,13 +51,14 @@ type Client struct {
 	DeviceAdmin   bool `yaml:"device_admin"`
 }
 
-// Grant types that we know (RFC 6749, RFC 8628, RFC 8693).
+// Grant types that we know (RFC 6749, RFC 8628, RFC 8693, RFC 7523).
 const (
 	AuthorizationCode = "authorization_code"
 	RefreshToken      = "refresh_token"
 	ClientCredentials = "client_credentials"
 	DeviceCode        = "urn:ietf:params:oauth:grant-type:device_code"
 	TokenExchange     = "urn:ietf:params:oauth:grant-type:token-exchange"
+	JWTBearer         = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 )
 
 // Client authentication methods (RFC 7591 section 2).
@@ -109,7 +113,7 @@ func (c *Client) Name() string {
 }
 
 var reservedClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "auth_time", "nonce", "acr", "amr", "azp", "at_hash", "c_hash", "s_hash", "sid",
-	"client_id", "scope", "groups", "email", "email_verified", "act", "cnf", "typ", "events"}
+	"active", "token_type", "client_id", "scope", "groups", "email", "email_verified", "act", "cnf", "typ", "events"}
 
 // Problems complains about a client that could not be used as it stands.
 func (c Client) Problems() []problem.Problem {
@@ -140,7 +144,7 @@ func (c Client) Problems() []problem.Problem {
 	}
 	for i, g := range c.GrantTypes {
 		switch g {
-		case AuthorizationCode, RefreshToken, DeviceCode, TokenExchange:
+		case AuthorizationCode, RefreshToken, DeviceCode, TokenExchange, JWTBearer:
 		case ClientCredentials:
 			if c.Public() {
 				add(fmt.Sprintf("GrantTypes[%d]", i), "client.grant", "client_credentials is for confidential clients (RFC 6749 section 4.4).", "a client_secret")
@@ -151,6 +155,16 @@ func (c Client) Problems() []problem.Problem {
 	}
 	if c.HasGrant(AuthorizationCode) && len(c.RedirectURIs) == 0 {
 		add("RedirectURIs", "client.redirect_uris", "A client with the authorization_code grant needs a redirect URI.", "redirect_uris: [https://app.example.com/callback]")
+	}
+	if c.Public() && len(c.ResourceServerFor) > 0 {
+		add("ResourceServerFor", "client.resource_server", "A client without a secret cannot prove to be a resource server.", "a client_secret")
+	}
+	if c.Exchange != nil {
+		if _, err := policy.Compile(policy.AtExchange, policy.Bool, *c.Exchange); err != nil {
+			add("Exchange", "client.exchange", err.Error()+".", "")
+		} else if !c.HasGrant(TokenExchange) {
+			add("Exchange", "client.exchange", "The client has no grant that this is about.", "grant_types: ["+TokenExchange+"]")
+		}
 	}
 	switch m := c.TokenEndpointAuthMethod; {
 	case m == "", m == AuthNone && c.Public(), (m == AuthBasic || m == AuthPost) && !c.Public():

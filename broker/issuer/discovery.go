@@ -31,6 +31,7 @@ func (is *Issuer) metadata() ([]byte, error) {
 		"userinfo_endpoint":                              iss + "/oauth2/userinfo",
 		"jwks_uri":                                       iss + "/oauth2/jwks",
 		"revocation_endpoint":                            iss + "/oauth2/revoke",
+		"introspection_endpoint":                         iss + "/oauth2/introspect",
 		"device_authorization_endpoint":                  iss + "/oauth2/device_authorization",
 		"scopes_supported":                               scopes,
 		"response_types_supported":                       []string{"code"},
@@ -40,6 +41,7 @@ func (is *Issuer) metadata() ([]byte, error) {
 		"id_token_signing_alg_values_supported":          []string{"RS256", "ES256"},
 		"token_endpoint_auth_methods_supported":          []string{grant.AuthBasic, grant.AuthPost, grant.AuthNone},
 		"revocation_endpoint_auth_methods_supported":     []string{grant.AuthBasic, grant.AuthPost, grant.AuthNone},
+		"introspection_endpoint_auth_methods_supported":  []string{grant.AuthBasic, grant.AuthPost},
 		"code_challenge_methods_supported":               []string{"S256"},
 		"prompt_values_supported":                        prompts(),
 		"authorization_response_iss_parameter_supported": true,
@@ -48,7 +50,7 @@ func (is *Issuer) metadata() ([]byte, error) {
 		"request_uri_parameter_supported":                false,
 		"ui_locales_supported":                           is.cfg.Edge.Locales(),
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "jti", "auth_time", "acr", "amr", "azp", "sid", "nonce", "at_hash", "email", "email_verified", "name",
-			"preferred_username", "picture", "locale", "updated_at", "groups", "gatehouse:connector", "gatehouse:org", "gatehouse:kind"},
+			"preferred_username", "picture", "locale", "updated_at", "groups", "act", "gatehouse:connector", "gatehouse:org", "gatehouse:kind", workloadClaim},
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/connectors"
 )
 
 // oauthError is an error of the protocol. Code is the RFC's.
@@ -88,7 +89,7 @@ func (is *Issuer) endpoint(h web.Handler) web.Handler {
 			oe = oauth(errInvalidTarget, "The resource is unknown, not allowed for this client, or there is more than one.", err)
 		case errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded), errors.Is(err, user.ErrNotFound):
 			oe = oauth(errInvalidGrant, "The session behind it has ended.", err)
-		case errors.Is(err, store.ErrUnavailable):
+		case errors.Is(err, store.ErrUnavailable), errors.Is(err, connectors.ErrUnavailable):
 			e := web.Fail(http.StatusServiceUnavailable, "store.unavailable", "error.store", err)
 			e.JSON = errorBody{Error: errTemporarilyUnavailable, Description: "Try again in a moment.", Ref: web.RequestOf(r).Ref()}
 			e.Header = http.Header{"Retry-After": {"5"}}

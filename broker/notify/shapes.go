@@ -62,6 +62,7 @@ func shapes() map[event.Name]shape {
 		event.ConsoleReleased:      {console, []string{"node", "reason"}},
 		event.ConsoleOpened:        {console, nil},
 		event.ConsoleDenied:        {console, nil},
+		event.StorageLent:          {person, []string{"name"}},
 		event.AdminChanged:         {plainTarget, []string{"change", "action", "alg", "kid"}},
 		event.ConfigReloaded:       {nothing, []string{"changed", "restart"}},
 		event.ConfigRejected:       {nothing, []string{"reason"}},

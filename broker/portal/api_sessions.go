@@ -30,6 +30,7 @@ type sessionView struct {
 	Created   time.Time    `json:"created"`
 	Seen      time.Time    `json:"last_seen"`
 	Expires   time.Time    `json:"expires"`
+	IdleUntil time.Time    `json:"idle_until"` // when it ends if it is not used again
 	Current   bool         `json:"current"`
 }
 
@@ -48,7 +49,9 @@ func (p *Portal) listSessions(ctx context.Context, userID, current string) (page
 	}
 	out := page[sessionView]{Items: make([]sessionView, 0, len(ss))}
 	for _, s := range ss {
-		out.Items = append(out.Items, viewSession(s, current))
+		v := viewSession(s, current)
+		v.IdleUntil = p.sessions.IdleUntil(s).UTC()
+		out.Items = append(out.Items, v)
 	}
 	return out, nil
 }

@@ -148,6 +148,9 @@ func (m *Manager) until(s Session) time.Time {
 	return at
 }
 
+// IdleUntil is when a session ends if it is not used again; never after Expires.
+func (m *Manager) IdleUntil(s Session) time.Time { return m.until(s) }
+
 // storedUntil keeps the record a little longer than the session, so that a use
 // whose Seen has not been written yet still finds it; an ended one is kept as a
 // tombstone until nobody's cache can hold it.

@@ -364,7 +364,7 @@ func open(rec record) (*key, error) {
 		}
 	}
 	kk.header = map[Type]string{}
-	for _, typ := range []Type{TypeID, TypeAccess, TypeGateway, TypeLogout} {
+	for _, typ := range []Type{TypeID, TypeAccess, TypeGateway, TypeLogout, TypeStorage} {
 		h, err := json.Marshal(struct {
 			Alg Alg    `json:"alg"`
 			KID string `json:"kid"`

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/tracing"
@@ -43,6 +44,49 @@ type Request struct {
 	Span tracing.Span
 
 	chosen bool // the reader chose Locale
+
+	ending ending
+}
+
+// ending is what happens when a request is over.
+type ending struct {
+	mu             sync.Mutex
+	detached, over bool
+	then           []func()
+}
+
+// Over calls f when the request is over. That is now, for who asks as its handler
+// returns, unless what it began goes on without one.
+func (q *Request) Over(f func()) {
+	e := &q.ending
+	e.mu.Lock()
+	if e.detached && !e.over {
+		e.then = append(e.then, f)
+		e.mu.Unlock()
+		return
+	}
+	e.mu.Unlock()
+	f()
+}
+
+// Detach says that what the request began goes on when its handler has returned,
+// as a WebSocket does whose connection was taken over. Whoever detaches it calls
+// over at its end.
+func (q *Request) Detach() (over func()) {
+	e := &q.ending
+	e.mu.Lock()
+	e.detached = true
+	e.mu.Unlock()
+	return func() {
+		e.mu.Lock()
+		e.over = true
+		then := e.then
+		e.then = nil
+		e.mu.Unlock()
+		for _, f := range then {
+			f()
+		}
+	}
 }
 
 // refLetters leave out what is mistaken for something else when read aloud.
@@ -115,14 +159,19 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 		if e.cfg.Tracer != nil && !forMonitors(r.URL.Path) {
 			ctx, q.Span = e.cfg.Tracer.Begin(ctx, r.Header, e.Trusted(r), "request")
 			q.Span.Set("gatehouse.request_id", q.ID)
-			defer q.Span.End()
+			defer func() { q.Over(q.Span.End) }()
 		}
 		r = r.WithContext(ctx)
 		w.Header().Set(RequestIDHeader, q.ID)
 		if e.access != nil {
 			c := &counter{ResponseWriter: w}
 			w = c
-			defer func() { e.access.write(r, q, c, time.Since(start)) }()
+			defer func() {
+				if q.Switched {
+					c.ResponseWriter = nil // the connection is another's, and its buffers are not kept for it
+				}
+				q.Over(func() { e.access.write(r, q, c, time.Since(start)) })
+			}()
 		}
 		w, done := framed(w, r)
 		defer done()

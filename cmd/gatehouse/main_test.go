@@ -59,6 +59,7 @@ func TestScripts(t *testing.T) {
 			"ready":    ready,
 			"setenv":   setenv,
 			"signin":   signIn,
+			"visit":    visit,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -77,8 +77,8 @@ for peer in openid-client oidc-provider consoles/wetty; do
     touch "$dir/node_modules/.done-$sum"
   fi
 done
-# JupyterLab and a mail server, from PyPI by pinned versions.
-for peer in consoles/jupyter mail-sink; do
+# JupyterLab, a mail server and, in full, the AWS command line, from PyPI by pinned versions.
+for peer in consoles/jupyter mail-sink $([ "$what" = core ] || echo aws-cli); do
   dir=.peers/$(basename $peer)
   sum=$(sha256sum <test/peers/$peer/requirements.txt | cut -c1-16)
   if [ ! -f "$dir/venv/.done-$sum" ]; then
