@@ -272,18 +272,26 @@ func TestDeviceIsNotAllowedUnrecorded(t *testing.T) {
 	w := &watchedStore{}
 	h := startWith(t, &harness{yaml: deviceYAML, wrap: w.watch})
 	b := h.person("demo", "203.0.113.9")
-	r := h.asks("tv", "")
-	question := b.typed(r["user_code"])
-	w.fail(true)
-	holds(t, "while nothing is recorded", b.says(question, "allow"), 503)
-	w.fail(false)
-	oauthError(t, h.polls("tv", "", r["device_code"]), 400, "authorization_pending")
-	if a := b.get("/account/apps"); strings.Contains(a.Body, "TV &lt;b&gt;box") {
-		t.Error("a consent is left of it")
+	for i, c := range []struct{ client, secret string }{{"tv", ""}, {"kiosk", "kiosk-secret"}} {
+		r := h.asks(c.client, c.secret)
+		question := b.typed(r["user_code"])
+		for _, answer := range []string{"allow", "deny"} {
+			w.fail(true)
+			holds(t, c.client+": while nothing is recorded: "+answer, b.says(question, answer), 503)
+			w.fail(false)
+			h.wait(20 * time.Second)
+			oauthError(t, h.polls(c.client, c.secret, r["device_code"]), 400, "authorization_pending")
+		}
+		if a := b.get("/account/apps"); strings.Contains(a.Body, "TV &lt;b&gt;box") != (i > 0) {
+			t.Errorf("%s: a consent is left of it", c.client)
+		}
+		holds(t, c.client+": afterwards", b.says(question, "allow"), 200, "Go back to your terminal")
+		if got := w.named(event.DeviceApproved); len(got) != i+1 {
+			t.Errorf("%s: %d events", c.client, len(got))
+		}
 	}
-	holds(t, "afterwards", b.says(question, "allow"), 200, "Go back to your terminal")
-	if got := w.named(event.DeviceApproved); len(got) != 1 {
-		t.Errorf("%d events", len(got))
+	if got := w.named(event.DeviceDenied); len(got) != 0 {
+		t.Errorf("%d denials", len(got))
 	}
 }
 
