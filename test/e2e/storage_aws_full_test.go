@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The AWS command line with nothing in its configuration but a program that asks
+// The AWS command line with nothing in its configuration but our own, which asks
 // us (credential_process), or a file with a token of ours
 // (AWS_WEB_IDENTITY_TOKEN_FILE).
 func TestStorageAWSCommandLine(t *testing.T) {
@@ -28,20 +28,12 @@ func TestStorageAWSCommandLine(t *testing.T) {
 		t.Fatal(status)
 	}
 	home := t.TempDir()
-	process := filepath.Join(home, "lend")
+	bin := filepath.Join(root(t), "bin", "gatehouse")
 	write(t, home, map[string]string{
-		"lend": `#!/bin/sh
-set -eu
-curl -sf -X POST "$GATEHOUSE_ISSUER/api/v1/storage/credentials" -H "Authorization: Bearer $GATEHOUSE_TOKEN" -H 'Content-Type: application/json' -d '{"name":"people"}' |
-  python3 -c 'import json,sys; c=json.load(sys.stdin); print(json.dumps({"Version":1,"AccessKeyId":c["access_key_id"],"SecretAccessKey":c["secret_access_key"],"SessionToken":c["session_token"],"Expiration":c["expiration"]}))'
-`,
-		"aws/config": "[default]\nregion = us-east-1\ncredential_process = " + process + "\ns3 =\n    addressing_style = path\n" +
+		"aws/config": "[default]\nregion = us-east-1\ncredential_process = " + bin + " storage-credentials people\ns3 =\n    addressing_style = path\n" +
 			"[profile own]\nregion = us-east-1\nrole_arn = " + minioRole("minio-own") + "\nweb_identity_token_file = " + filepath.Join(home, "token") + "\ns3 =\n    addressing_style = path\n",
 		"a.txt": "hello from the command line",
 	})
-	if err := os.Chmod(process, 0o700); err != nil {
-		t.Fatal(err)
-	}
 	at := "http://" + s.vars["S3_ENDPOINT"]
 	run := func(args ...string) (string, error) {
 		return script(t, 2*time.Minute, []string{"HOME=" + home, "AWS_CONFIG_FILE=" + filepath.Join(home, "aws/config"), "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
@@ -67,11 +59,10 @@ curl -sf -X POST "$GATEHOUSE_ISSUER/api/v1/storage/credentials" -H "Authorizatio
 	no("s3", "cp", file, fmt.Sprintf("s3://data/users/%s/a.txt", other))
 	no("s3", "rm", fmt.Sprintf("s3://data/users/%s/a.txt", me))
 
-	var tok struct{ Token string }
-	if status := demo.call(http.MethodPost, "/storage/token", `{"name":"own"}`, "", &tok); status != http.StatusOK {
-		t.Fatal(status)
+	env := []string{"HOME=" + home, "GATEHOUSE_ISSUER=" + g.URL, "GATEHOUSE_TOKEN=" + key.Key}
+	if out, err := script(t, time.Minute, env, bin, "token", "--storage", "own", "--file", filepath.Join(home, "token")); err != nil {
+		t.Fatalf("the token: %v\n%s", err, out)
 	}
-	write(t, home, map[string]string{"token": tok.Token})
 	ok("upload:", "--profile", "own", "s3", "cp", file, fmt.Sprintf("s3://data/own/%s/a.txt", me))
 	no("--profile", "own", "s3", "cp", file, fmt.Sprintf("s3://data/own/%s/a.txt", other))
 }
