@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// The AWS command line with nothing in its configuration but a program that asks
-// us (credential_process), or a file with a token of ours
-// (AWS_WEB_IDENTITY_TOKEN_FILE).
+// The AWS command line with nothing in its configuration but our own program
+// (credential_process), or a file that this keeps (web_identity_token_file).
 func TestStorageAWSCommandLine(t *testing.T) {
 	aws := filepath.Join(root(t), ".peers/aws-cli/venv/bin/aws")
 	if _, err := os.Stat(aws); err != nil {
@@ -28,24 +27,17 @@ func TestStorageAWSCommandLine(t *testing.T) {
 		t.Fatal(status)
 	}
 	home := t.TempDir()
-	process := filepath.Join(home, "lend")
+	bin := filepath.Join(root(t), "bin", "gatehouse")
 	write(t, home, map[string]string{
-		"lend": `#!/bin/sh
-set -eu
-curl -sf -X POST "$GATEHOUSE_ISSUER/api/v1/storage/credentials" -H "Authorization: Bearer $GATEHOUSE_TOKEN" -H 'Content-Type: application/json' -d '{"name":"people"}' |
-  python3 -c 'import json,sys; c=json.load(sys.stdin); print(json.dumps({"Version":1,"AccessKeyId":c["access_key_id"],"SecretAccessKey":c["secret_access_key"],"SessionToken":c["session_token"],"Expiration":c["expiration"]}))'
-`,
-		"aws/config": "[default]\nregion = us-east-1\ncredential_process = " + process + "\ns3 =\n    addressing_style = path\n" +
+		"aws/config": "[default]\nregion = us-east-1\ncredential_process = " + bin + " storage-credentials people\ns3 =\n    addressing_style = path\n" +
 			"[profile own]\nregion = us-east-1\nrole_arn = " + minioRole("minio-own") + "\nweb_identity_token_file = " + filepath.Join(home, "token") + "\ns3 =\n    addressing_style = path\n",
 		"a.txt": "hello from the command line",
 	})
-	if err := os.Chmod(process, 0o700); err != nil {
-		t.Fatal(err)
-	}
 	at := "http://" + s.vars["S3_ENDPOINT"]
+	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, "GATEHOUSE_ISSUER=" + g.URL, "GATEHOUSE_TOKEN=" + key.Key}
 	run := func(args ...string) (string, error) {
-		return script(t, 2*time.Minute, []string{"HOME=" + home, "AWS_CONFIG_FILE=" + filepath.Join(home, "aws/config"), "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
-			"AWS_ENDPOINT_URL_S3=" + at, "AWS_ENDPOINT_URL_STS=" + at, "GATEHOUSE_ISSUER=" + g.URL, "GATEHOUSE_TOKEN=" + key.Key}, aws, args...)
+		return script(t, 2*time.Minute, append([]string{"AWS_CONFIG_FILE=" + filepath.Join(home, "aws/config"), "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
+			"AWS_ENDPOINT_URL_S3=" + at, "AWS_ENDPOINT_URL_STS=" + at}, env...), aws, args...)
 	}
 	ok := func(want string, args ...string) {
 		t.Helper()
@@ -67,11 +59,9 @@ curl -sf -X POST "$GATEHOUSE_ISSUER/api/v1/storage/credentials" -H "Authorizatio
 	no("s3", "cp", file, fmt.Sprintf("s3://data/users/%s/a.txt", other))
 	no("s3", "rm", fmt.Sprintf("s3://data/users/%s/a.txt", me))
 
-	var tok struct{ Token string }
-	if status := demo.call(http.MethodPost, "/storage/token", `{"name":"own"}`, "", &tok); status != http.StatusOK {
-		t.Fatal(status)
+	if out, err := script(t, time.Minute, env, bin, "token", "--storage", "own", "--file", filepath.Join(home, "token")); err != nil {
+		t.Fatalf("%v %s", err, out)
 	}
-	write(t, home, map[string]string{"token": tok.Token})
 	ok("upload:", "--profile", "own", "s3", "cp", file, fmt.Sprintf("s3://data/own/%s/a.txt", me))
 	no("--profile", "own", "s3", "cp", file, fmt.Sprintf("s3://data/own/%s/a.txt", other))
 }

@@ -50,23 +50,27 @@ func minioTrusts(issuer string) []string {
 	return out
 }
 
-// policy makes a policy in MinIO.
+// policy makes a policy in MinIO, which says that it is ready before it is.
 func (s *objectStore) policy(t *testing.T, name, text string) {
 	t.Helper()
-	req, err := http.NewRequest(http.MethodPut, "http://"+s.vars["S3_ENDPOINT"]+"/minio/admin/v3/add-canned-policy?name="+name, strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
 	sum := sha256.Sum256([]byte(text))
-	req.Header.Set("X-Amz-Content-Sha256", hex.EncodeToString(sum[:]))
-	resp, err := http.DefaultClient.Do(signer.SignV4(*req, s.vars["S3_ACCESS_KEY"], s.vars["S3_SECRET_KEY"], "", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
-		t.Fatalf("policy %s: %d %s %v", name, resp.StatusCode, body, err)
-	}
+	eventually(t, time.Minute, "the policy "+name, func() bool {
+		req, err := http.NewRequest(http.MethodPut, "http://"+s.vars["S3_ENDPOINT"]+"/minio/admin/v3/add-canned-policy?name="+name, strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Amz-Content-Sha256", hex.EncodeToString(sum[:]))
+		resp, err := http.DefaultClient.Do(signer.SignV4(*req, s.vars["S3_ACCESS_KEY"], s.vars["S3_SECRET_KEY"], "", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusServiceUnavailable {
+			t.Fatalf("policy %s: %d %s %v", name, resp.StatusCode, body, err)
+		}
+		return resp.StatusCode == http.StatusOK
+	})
 }
 
 // lent is what POST /api/v1/storage/credentials answers.
