@@ -41,7 +41,7 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	b := &Broker{cfg: cfg, opts: opts, log: opts.Log, now: opts.Now}
+	b := &Broker{cfg: cfg, opts: &opts, log: opts.Log, now: opts.Now}
 	var out []Probe
 	run := func(name string, required bool, f func(context.Context) (string, error)) Probe {
 		start := time.Now()
