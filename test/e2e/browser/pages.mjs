@@ -223,6 +223,14 @@ async function run(lang, scheme, width) {
     }
     await submit(page, 'a[href*="cursor="]');
     await see('security-log-older');
+    // An error page once more, by its reference; it is kept in a moment of its own.
+    await page.goto(on('closed.localhost'));
+    const again = `${issuer}/error/${await page.innerText('#ref')}`;
+    let kept = await page.goto(again);
+    for (let i = 0; i < 50 && kept.status() !== 200; i += 1) { await page.waitForTimeout(100); kept = await page.goto(again); }
+    if (kept.status() !== 200) bad(`error-again ${lang}`, `status ${kept.status()}`);
+    policy(`error-again ${lang}`, kept);
+    await see('error-again');
     await page.goto(on('demo.console.localhost'));
     await page.locator('#state:text("connected")').waitFor();
     await see('demo-console', false);
