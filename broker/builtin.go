@@ -49,6 +49,16 @@ func newWorkload(env connectors.Env, src trust.Source) (*workload.Connector, err
 	return workload.Open(env, workload.Config(src))
 }
 
+// newClientKeys makes what verifies the assertions of an OAuth client: a JWT that
+// it issues about itself, by the keys that it registered.
+func newClientKeys(env connectors.Env, clientID, uri string, set []byte) (*workload.Connector, error) {
+	cfg := workload.Config{Provider: "oidc", Issuer: clientID, JWKSURI: uri, Listed: true}
+	if uri == "" {
+		return workload.OpenWith(cfg, set)
+	}
+	return workload.Open(env, cfg)
+}
+
 // openStore opens the driver that the `store` key names.
 func openStore(ctx context.Context, address string, now func() time.Time, log *slog.Logger) (store.Store, error) {
 	driver, rest, _ := strings.Cut(address, ":")

@@ -33,17 +33,19 @@ type serving struct {
 	cfg     *config.Config
 	edge    *web.Edge
 	clients *grant.Clients
-	finder  *geo.Finder // nil without geoip_file
-	methods []signin.Method
-	door    *signin.Door
-	issuer  *issuer.Issuer
-	gateway *gateway.Gateway
-	portal  *portal.Portal
-	kuma    *uptimekuma.Pusher // nil without uptime_kuma.push_url
-	tells   *notify.Plan
-	trust   *workload.Plan
-	public  http.Handler
-	private http.Handler
+	// clientKeys are of the clients that sign their authentication.
+	clientKeys clientKeys
+	finder     *geo.Finder // nil without geoip_file
+	methods    []signin.Method
+	door       *signin.Door
+	issuer     *issuer.Issuer
+	gateway    *gateway.Gateway
+	portal     *portal.Portal
+	kuma       *uptimekuma.Pusher // nil without uptime_kuma.push_url
+	tells      *notify.Plan
+	trust      *workload.Plan
+	public     http.Handler
+	private    http.Handler
 	// networks are consoles.networks.
 	networks []netip.Prefix
 	archives []*archive.Archive // of audit.archive
@@ -90,7 +92,7 @@ func (b *Broker) use(s *serving) {
 	b.ledger.SetTokens(tokens)
 	b.ledger.SetDeviceRequests(s.cfg.RateLimits.WithDefaults().StoredAttempts)
 	b.sessions.SetLimits(s.cfg.Sessions, tokens.RefreshIdleTTL, tokens.RefreshMaxTTL)
-	b.accounts.SetFixed(s.cfg.Accounts())
+	b.accounts.SetFixed(s.cfg.ServiceAccounts, s.cfg.TrustedAccounts()...)
 	b.workloads.Use(s.trust)
 	b.apiKeys.SetPerOwner(s.cfg.APIKeys.PerOwner)
 	b.consoles.SetNetworks(s.networks)
@@ -113,7 +115,7 @@ func (b *Broker) use(s *serving) {
 }
 
 func longestToken(t grant.TokensConfig) time.Duration {
-	return max(t.AccessTTL, t.IDTTL, objectstore.TokenLife)
+	return max(t.AccessTTL, t.IDTTL, objectstore.TokenLife, workload.MaxTTL)
 }
 
 // renewer asks the connectors of the configuration that serves.
@@ -152,7 +154,7 @@ func (b *serving) doors(before *serving) (err error) {
 	}
 	if b.edge, err = web.New(web.Config{
 		Issuer: iss, TrustedProxies: proxies, PlaceHeaders: web.PlaceHeaders(cfg.GeoIPHeaders), DefaultLocale: cfg.DefaultLocale, Brand: cfg.Brand, Support: cfg.Support, TimeZone: zone,
-		Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer,
+		Sheds: signin.AttemptCookie, Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer, Shown: b.errorPages,
 	}); err != nil {
 		return err
 	}
@@ -173,9 +175,12 @@ func (b *serving) doors(before *serving) (err error) {
 	}); err != nil {
 		return err
 	}
+	if b.clientKeys, err = b.openClientKeys(before); err != nil {
+		return err
+	}
 	if b.issuer, err = issuer.New(issuer.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Clients: b.clients, Ledger: b.ledger, Keys: b.keys, Sessions: b.sessions, Users: b.users,
-		SignIn: authorizeDoor{b.door}, Sealer: b.sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Accounts: b.accounts, APIKeys: b.apiKeys, Now: b.now, Log: b.log, Observe: b.metrics.token,
+		SignIn: authorizeDoor{b.door}, Sealer: b.sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Accounts: b.accounts, APIKeys: b.apiKeys, Workloads: b.workloads, Signatures: b.clientKeys, Now: b.now, Log: b.log, Observe: b.metrics.token,
 		Grantable: func(ctx context.Context, s session.Session, scopes []string) ([]string, error) {
 			return b.portal.GrantableScopes(ctx, s, scopes)
 		},
@@ -205,8 +210,8 @@ func (b *serving) doors(before *serving) (err error) {
 		return err
 	}
 	b.portal, err = portal.New(portal.Config{
-		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
-		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, Trust: b.workloads, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
+		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events, ErrorPages: b.errorPages,
+		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, Trust: b.workloads, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator.Reveal(), Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
 			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {

@@ -50,7 +50,10 @@ func TestTrustAPI(t *testing.T) {
 	if deploy["fixed"] != true || deploy["issuer"] != op.URL || deploy["audience"] != h.URL || deploy["token_audience"] != h.URL || deploy["ttl"] != "15m0s" || deploy["max_age"] != "1h0m0s" {
 		t.Errorf("the file's rule: %v", deploy)
 	}
-	// The account that the file's rule names exists by that.
+	// The account that the file's rule names exists by that, and as long.
+	if a := h.operator("DELETE", "/api/v1/service-accounts/acme-deployer", ""); a.StatusCode != http.StatusConflict {
+		t.Errorf("deleting the rule's account: %d %s", a.StatusCode, a.Body)
+	}
 	if a := h.operator("POST", "/api/v1/service-accounts/acme-deployer/api-keys", `{"name":"k"}`); a.StatusCode != http.StatusOK {
 		t.Errorf("the rule's account: %d %s", a.StatusCode, a.Body)
 	}
@@ -123,8 +126,21 @@ func TestTrustReload(t *testing.T) {
 	if get("/trust/deploy") != http.StatusNotFound {
 		t.Fatal("there is a rule already")
 	}
-	if err := reload(trustYAML(op.URL)); err != nil || get("/trust/deploy") != http.StatusOK {
-		t.Fatalf("%v", err)
+	// An account that was made before a rule names it keeps its groups.
+	if a := h.operator("POST", "/api/v1/service-accounts", `{"name":"acme-deployer","groups":["deployers"]}`); a.StatusCode != http.StatusOK {
+		t.Fatalf("%d %s", a.StatusCode, a.Body)
+	}
+	groups := func() string {
+		t.Helper()
+		for _, a := range h.operator("GET", "/api/v1/service-accounts", "").json(t)["items"].([]any) {
+			if m := a.(map[string]any); m["name"] == "acme-deployer" {
+				return fmt.Sprint(m["groups"])
+			}
+		}
+		return "none"
+	}
+	if err := reload(trustYAML(op.URL)); err != nil || get("/trust/deploy") != http.StatusOK || groups() != "[deployers]" {
+		t.Fatalf("%v %s", err, groups())
 	}
 	if err := reload(strings.Replace(trustYAML(op.URL), `repository_owner_id: "789"`, `repository: "acme/train"`, 1)); !errors.Is(err, broker.ErrRejected) || get("/trust/deploy") != http.StatusOK {
 		t.Errorf("a rule without an owner: %v", err)

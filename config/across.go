@@ -195,14 +195,12 @@ func (c *Config) trustReferences(ps *complaints) {
 	}
 }
 
-// Accounts are the service accounts of the file: those that it lists, and those
-// that a trust rule names.
-func (c *Config) Accounts() []user.ServiceAccount {
-	out := slices.Clone(c.ServiceAccounts)
+// TrustedAccounts are the service accounts that trust rules name: they exist by
+// that.
+func (c *Config) TrustedAccounts() []string {
+	var out []string
 	for _, r := range c.Trust {
-		if !slices.ContainsFunc(out, func(a user.ServiceAccount) bool { return a.Name == r.ServiceAccount }) {
-			out = append(out, user.ServiceAccount{Name: r.ServiceAccount})
-		}
+		out = append(out, r.ServiceAccount)
 	}
 	return out
 }

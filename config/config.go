@@ -44,6 +44,7 @@ type Config struct {
 	Listen         string                    `yaml:"listen"`         // default 127.0.0.1:8080
 	GatewayListen  string                    `yaml:"gateway_listen"` // default: shares Listen
 	AdminListen    string                    `yaml:"admin_listen"`   // default 127.0.0.1:9091
+	AdminHosts     []string                  `yaml:"admin_hosts"`    // public names of AdminListen
 	TLS            TLSConfig                 `yaml:"tls"`
 	TrustedProxies []string                  `yaml:"trusted_proxies"`
 	ProxyProtocol  bool                      `yaml:"proxy_protocol,later"`

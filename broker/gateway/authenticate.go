@@ -28,6 +28,7 @@ type caller struct {
 	kind     string   // browser, offline, device, api_key, service
 	service  bool     // nobody's but a program's own
 	keyID    string   // of an API key
+	act      any      // who acts for the person, as the token says
 	workload bool     // a CI job, which has a token of a service account
 	from     netip.Addr
 	clientID string
@@ -133,7 +134,7 @@ func (g *Gateway) byToken(r *http.Request, rt *route, raw string) (caller, error
 	if rt.Audience == "" || len(aud) != 1 || aud[0] != rt.Audience {
 		return caller{}, challenge(http.StatusForbidden, "invalid_token", "The token is for another audience.", nil)
 	}
-	out := caller{userID: c.String("sub"), clientID: c.String("client_id"), scope: strings.Fields(c.String("scope")), tokenID: c.String("jti"), expires: c.Time("exp"), kind: "service", service: true}
+	out := caller{userID: c.String("sub"), clientID: c.String("client_id"), scope: strings.Fields(c.String("scope")), tokenID: c.String("jti"), expires: c.Time("exp"), kind: "service", service: true, act: c["act"]}
 	for _, need := range rt.Scopes {
 		if !slices.Contains(out.scope, need) {
 			return caller{}, challenge(http.StatusForbidden, "insufficient_scope", "The token lacks a scope.", nil)

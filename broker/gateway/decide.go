@@ -210,6 +210,9 @@ func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l *co
 			claims["groups"] = groups
 		}
 	}
+	if c.act != nil {
+		claims["act"] = c.act
+	}
 	if len(c.scope) > 0 {
 		claims["scope"] = strings.Join(c.scope, " ")
 	}

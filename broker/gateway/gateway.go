@@ -127,7 +127,7 @@ func build(cfg Config, l *live) (*Gateway, error) {
 		return nil, err
 	}
 	if before := l.current.Load(); before != nil {
-		g.keepHealth(before)
+		g.keep(before)
 	}
 	return g, nil
 }

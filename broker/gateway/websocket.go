@@ -14,14 +14,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/gateway/relay"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
-// Close codes of sockets that the gateway ends.
+// Close codes of sockets, and reasons to end what else is open.
 const (
-	closeSession   = 4401 // the session has ended
-	closeForbidden = 4403 // the lease has ended or the permission is lost
-	closeAway      = 1001 // shutting down (RFC 6455 section 7.4.1)
+	closeSession   = relay.SessionEnded
+	closeForbidden = relay.Forbidden
 )
 
 // isUpgrade reports whether the client wants a WebSocket. Every other Upgrade is
@@ -62,8 +62,8 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 		}
 	}()
 	after.add(g.relays.leave)
-	rel := &relay{stop: make(chan int, 1), buffers: &g.buffers, mute: looksOnly(pg.lease, pg.caller), idle: pg.route.Timeouts.Idle}
-	pg.socket, pg.end = true, rel.end
+	rel := relay.New(relay.Config{Buffers: &g.buffers, Mute: looksOnly(pg.lease, pg.caller), Idle: pg.route.Timeouts.Idle})
+	pg.socket, pg.end = true, rel.End
 	s, ok := g.active.add(&pg.activity)
 	if !ok {
 		return tooMany()
@@ -125,7 +125,7 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 				log.Error("panic", "handler", "websocket", "value", fmt.Sprint(v), "stack", string(debug.Stack()))
 			}
 		}()
-		rel.run(g.base, over, client, early[0], up, early[1])
+		rel.Run(g.base, over, client, early[0], up, early[1])
 	}()
 	return nil
 }

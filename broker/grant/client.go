@@ -25,8 +25,13 @@ type Client struct {
 	PostLogoutRedirectURIs  []string      `yaml:"post_logout_redirect_uris"`
 	BackchannelLogoutURI    string        `yaml:"backchannel_logout_uri,later"`
 	GrantTypes              []string      `yaml:"grant_types"`                // default: authorization_code, refresh_token
-	TokenEndpointAuthMethod string        `yaml:"token_endpoint_auth_method"` // default: basic or post with a secret, none without
-	Scope                   string        `yaml:"scope"`                      // space-separated; default: openid profile email
+	TokenEndpointAuthMethod string        `yaml:"token_endpoint_auth_method"` // default: basic or post with a secret, private_key_jwt with keys, else none
+	// JWKS or JWKSURI are the client's public keys, for private_key_jwt, and
+	// TokenEndpointAuthSigningAlg the only algorithm that it signs with then.
+	JWKS                        JWKS   `yaml:"jwks"`
+	JWKSURI                     string `yaml:"jwks_uri"`
+	TokenEndpointAuthSigningAlg string `yaml:"token_endpoint_auth_signing_alg"`
+	Scope                       string `yaml:"scope"` // space-separated; default: openid profile email
 	// Audiences are the resources that tokens may be for; the first is the
 	// default. Without any, tokens are for the issuer.
 	Audiences []string `yaml:"audiences"`
@@ -66,13 +71,15 @@ const (
 	AuthBasic = "client_secret_basic"
 	AuthPost  = "client_secret_post"
 	AuthNone  = "none"
+	// AuthPrivateKeyJWT is RFC 7523 section 2.2 by a key of the client's.
+	AuthPrivateKeyJWT = "private_key_jwt"
 )
 
 // CLI is the client of our own command line.
 const CLI = "gatehouse-cli"
 
-// Public reports whether the client has no secret.
-func (c *Client) Public() bool { return c.ClientSecret == "" }
+// Public reports whether the client has neither secret nor key.
+func (c *Client) Public() bool { return c.ClientSecret == "" && !c.Keyed() }
 
 // HasGrant reports whether the client may use a grant type.
 func (c *Client) HasGrant(g string) bool {
@@ -97,6 +104,9 @@ func (c *Client) PKCERequired() bool { return c.Public() || c.RequirePKCE == nil
 func (c *Client) Accepts(method string) bool {
 	if c.Public() {
 		return method == AuthNone
+	}
+	if c.TokenEndpointAuthMethod == "" && c.ClientSecret == "" {
+		return method == AuthPrivateKeyJWT
 	}
 	if c.TokenEndpointAuthMethod == "" {
 		return method == AuthBasic || method == AuthPost
@@ -166,14 +176,17 @@ func (c Client) Problems() []problem.Problem {
 			add("Exchange", "client.exchange", "The client has no grant that this is about.", "grant_types: ["+TokenExchange+"]")
 		}
 	}
+	ps = append(ps, c.keyProblems()...)
 	switch m := c.TokenEndpointAuthMethod; {
-	case m == "", m == AuthNone && c.Public(), (m == AuthBasic || m == AuthPost) && !c.Public():
+	case m == "", m == AuthNone && c.Public(), (m == AuthBasic || m == AuthPost) && c.ClientSecret != "", m == AuthPrivateKeyJWT && c.Keyed():
+	case m == AuthPrivateKeyJWT:
+		add("TokenEndpointAuthMethod", "client.auth", m+" needs the client's public keys.", "jwks_uri, or jwks")
 	case m == AuthNone:
-		add("TokenEndpointAuthMethod", "client.auth", "A client with a secret cannot authenticate with none.", "client_secret_basic")
+		add("TokenEndpointAuthMethod", "client.auth", "A client with a secret or keys cannot authenticate with none.", "client_secret_basic")
 	case m == AuthBasic || m == AuthPost:
 		add("TokenEndpointAuthMethod", "client.auth", m+" needs a client_secret.", "a client_secret, or none")
 	default:
-		add("TokenEndpointAuthMethod", "client.auth", fmt.Sprintf("%q is no method that is served here.", m), "client_secret_basic, client_secret_post or none")
+		add("TokenEndpointAuthMethod", "client.auth", fmt.Sprintf("%q is no method that is served here.", m), "client_secret_basic, client_secret_post, private_key_jwt or none")
 	}
 	switch c.IDTokenSignedResponseAlg {
 	case "", "RS256", "ES256":
@@ -183,7 +196,7 @@ func (c Client) Problems() []problem.Problem {
 	if c.Public() && c.RequirePKCE != nil && !*c.RequirePKCE {
 		add("RequirePKCE", "client.pkce", "A public client always needs PKCE (RFC 9700 section 2.1.1).", "leave require_pkce out")
 	}
-	if !c.Public() && len(c.ClientSecret.Reveal()) < 8 {
+	if c.ClientSecret != "" && len(c.ClientSecret.Reveal()) < 8 {
 		add("ClientSecret", "client.secret", "The client secret is shorter than 8 characters.", "the output of: openssl rand -base64 32")
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Claims)) {

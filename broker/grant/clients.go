@@ -82,7 +82,7 @@ func NewClients(clients []Client, resources []Resource, issuer string) (*Clients
 		if cs.byID[c.ClientID] != nil {
 			return nil, fmt.Errorf("client %q is there twice", c.ClientID)
 		}
-		if !c.Public() {
+		if c.ClientSecret != "" {
 			cs.secrets[c.ClientID] = sha256.Sum256([]byte(c.ClientSecret.Reveal()))
 		}
 		cs.byID[c.ClientID] = &c

@@ -93,8 +93,10 @@ type Ledger struct {
 	// userCodes find devices by what people type.
 	userCodes *store.Collection[userCode]
 	pace      *pace
-	mu        sync.Mutex
-	alive     map[string]time.Time // grants that the store called alive, and when
+	// assertions are those that clients used to authenticate.
+	assertions *store.Collection[usedAssertion]
+	mu         sync.Mutex
+	alive      map[string]time.Time // grants that the store called alive, and when
 }
 
 // New returns a Ledger.
@@ -114,6 +116,7 @@ func New(cfg Config) (*Ledger, error) {
 	l.pending = store.NewCollection(cfg.KV, store.CollectionConfig[Pending]{Kind: "pending", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(p Pending) time.Time { return p.Created.Add(pendingTTL) }})
 	l.devices = store.NewCollection(cfg.KV, store.CollectionConfig[Device]{Kind: "device", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(d Device) time.Time { return d.Ends().Add(deviceKept) }})
 	l.userCodes = store.NewCollection(cfg.KV, store.CollectionConfig[userCode]{Kind: "usercode", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(u userCode) time.Time { return u.Issued.Add(DeviceTTL) }})
+	l.assertions = store.NewCollection(cfg.KV, store.CollectionConfig[usedAssertion]{Kind: "client-assertion", Now: cfg.Now, Expires: func(u usedAssertion) time.Time { return u.Until }})
 	return l, nil
 }
 

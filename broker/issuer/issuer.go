@@ -76,6 +76,8 @@ type Config struct {
 	// Accounts are the service accounts.
 	Accounts accounts
 	APIKeys  apiKeys
+	// Signatures verifies the assertions of clients that have keys.
+	Signatures signatures
 	// Workloads decides about the tokens of CI jobs; nil takes none.
 	Workloads workloads
 	// Place says where an address is, in English, for what is kept; PlaceFor in a
@@ -103,7 +105,7 @@ type Issuer struct {
 
 // New checks the configuration and compiles the clients' claims.
 func New(cfg Config) (*Issuer, error) {
-	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Grantable == nil || cfg.Reachable == nil || cfg.Accounts == nil || cfg.APIKeys == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Grantable == nil || cfg.Reachable == nil || cfg.Accounts == nil || cfg.APIKeys == nil || cfg.Signatures == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("issuer: the configuration is incomplete")
 	}
 	u, err := url.Parse(cfg.Issuer)

@@ -40,9 +40,16 @@ type authRequest struct {
 
 const (
 	maxQuery = 8 << 10
+	maxForm  = 64 << 10 // of a POST, whose parameters are mostly others'
 	maxState = 2048
 	maxNonce = 512
 )
+
+// authorizeParams are the parameters that parseTarget and parseRest read.
+func authorizeParams() []string {
+	return []string{"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age",
+		"resource", "id_token_hint", "login_hint", "ui_locales", "connector_id", "domain_hint", "request", "request_uri", "registration", markParam}
+}
 
 // parseTarget finds client and redirect URI. Until both are right nothing may be
 // sent anywhere: the errors are pages of ours (docs/security.md ISS-2).

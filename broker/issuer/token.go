@@ -128,7 +128,7 @@ func (is *Issuer) authenticate(r *http.Request, form url.Values) (*grant.Client,
 	case methods > 1:
 		return nil, oauth(errInvalidRequest, "More than one client authentication.", nil)
 	case assertion:
-		return nil, oauth(errInvalidClient, "Client assertions are not supported.", nil)
+		return is.byAssertion(r.Context(), form)
 	}
 	if len(auth) == 1 {
 		bid, bsecret, ok := basic(auth[0])

@@ -40,8 +40,6 @@ const (
 	// workloadClaim is the provenance in a token that a job has exchanged its own
 	// for. No other token has it.
 	workloadClaim = "gatehouse:workload"
-	// maxWorkloadTTL is what no such token outlives (docs/security.md CI-6).
-	maxWorkloadTTL = time.Hour
 	// maxForeign bounds a token of another issuer, in bytes (docs/security.md G9).
 	maxForeign = 16 << 10
 	// assertionOfJWT is RFC 7523 section 2.2.
@@ -143,7 +141,7 @@ func (is *Issuer) workload(r *http.Request, form url.Values, raw string) (tokenR
 	if id := form.Get("client_id"); gt == grant.ClientCredentials && id != "" && id != account.Name {
 		return tokenResponse{}, oauth(errInvalidClient, "Client authentication failed.", errors.New("client_id is not the service account of the rule"))
 	}
-	now, life := is.cfg.Now(), min(g.TTL, maxWorkloadTTL)
+	now, life := is.cfg.Now(), min(g.TTL, workload.MaxTTL)
 	if life < time.Second {
 		return tokenResponse{}, refusedWorkload(gt, workload.ErrRefused)
 	}

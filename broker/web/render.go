@@ -44,11 +44,6 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	return e.page(w, r, status, name, data, pageCSP)
 }
 
-// PageFramed is Page for a page that these origins may frame.
-func (e *Edge) PageFramed(w http.ResponseWriter, r *http.Request, status int, name string, data any, ancestors []string) error {
-	return e.page(w, r, status, name, data, strings.Replace(pageCSP, "frame-ancestors 'none'", "frame-ancestors "+strings.Join(ancestors, " "), 1))
-}
-
 func (e *Edge) page(w http.ResponseWriter, r *http.Request, status int, name string, data any, csp string) error {
 	t := e.pages[name]
 	if t == nil {
@@ -69,6 +64,10 @@ func (e *Edge) page(w http.ResponseWriter, r *http.Request, status int, name str
 		v.Path = "" // a page on a gateway host cannot set the broker's cookie
 		v.Base = e.cfg.Issuer.Scheme + "://" + e.cfg.Issuer.Host
 		csp = strings.NewReplacer("script-src 'self'", "script-src "+v.Base, "style-src 'self'", "style-src "+v.Base, "img-src 'self'", "img-src "+v.Base).Replace(csp)
+	}
+	if len(q.Ancestors) > 0 {
+		v.Framed = true
+		csp = strings.Replace(csp, "frame-ancestors 'none'", "frame-ancestors "+strings.Join(q.Ancestors, " "), 1)
 	}
 	if s, ok := data.(Signed); ok {
 		v.User = s.SignedInAs()

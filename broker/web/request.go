@@ -40,6 +40,11 @@ type Request struct {
 	User, Session           string
 	Switched                bool
 
+	// Ancestors are the origins that may frame a page of ours, where the gateway
+	// found that a frame asks and its route allows it: "'self'" or origins. Such a
+	// page links only into new tabs, since the broker is never framed.
+	Ancestors []string
+
 	// Span is the request's in its trace; the zero Span where nothing is traced.
 	Span tracing.Span
 
@@ -174,18 +179,23 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 			}()
 		}
 		w, done := framed(w, r)
-		defer done()
+		defer func() { done() }()
 		defer func() {
 			v := recover()
 			if v == nil {
 				return
 			}
 			if v == http.ErrAbortHandler {
+				done = func() {} // it is to end at once
 				panic(v)
 			}
 			e.cfg.Log.ErrorContext(r.Context(), "panic", "handler", q.Handler, "route", q.Route, "value", quote(fmt.Sprint(v)), "stack", string(debug.Stack()))
 			e.RenderError(w, r, Fail(http.StatusInternalServerError, "internal", "error.internal", fmt.Errorf("panic: %v", v)))
 		}()
+		if !e.fits(w, r) {
+			e.RenderError(w, r, Fail(http.StatusRequestHeaderFieldsTooLarge, "request.header", "error.bad_request", nil))
+			return
+		}
 		if !KnownMethod(r.Method) { // CONNECT and TRACE among them (GW-7)
 			e.RenderError(w, r, Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil))
 			return
@@ -194,16 +204,27 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 			e.RenderError(w, r, Fail(http.StatusBadRequest, "request.host", "error.bad_request", nil))
 			return
 		}
+		if r.ProtoMajor == 2 && !oneLength(r.Header["Content-Length"]) {
+			e.RenderError(w, r, Fail(http.StatusBadRequest, "request.length", "error.bad_request", nil))
+			return
+		}
 		if r.URL.IsAbs() || r.URL.Host != "" { // absolute-form target (GW-6)
 			e.RenderError(w, r, Fail(http.StatusBadRequest, "request.target", "error.bad_request", nil))
 			return
 		}
-		if exp := r.Header.Get("Expect"); exp != "" && !strings.EqualFold(exp, "100-continue") {
+		if slices.ContainsFunc(r.Header["Expect"], func(s string) bool { return s != "" && !strings.EqualFold(s, "100-continue") }) {
 			e.RenderError(w, r, Fail(http.StatusExpectationFailed, "request.expect", "error.bad_request", nil))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// oneLength reports whether a request of HTTP/2 says its length once, in digits, or
+// not at all. net/http takes anything else for a body of nothing or believes the
+// first (RFC 9113 section 8.1.1).
+func oneLength(values []string) bool {
+	return len(values) == 0 || len(values) == 1 && values[0] != "" && strings.Trim(values[0], "0123456789") == ""
 }
 
 // forMonitors are paths that are asked all the time and tell nothing of us.

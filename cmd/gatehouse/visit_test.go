@@ -13,9 +13,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// visit FILE USER PASSWORD waits for an address in a file, goes there as a
-// browser without JavaScript does, signs in where it is asked to, and writes
-// where it ends, with the page, into FILE.page.
+// visit FILE USER PASSWORD [ANSWER] waits for an address in a file, goes there as
+// a browser without JavaScript does, signs in where it is asked to, sends the
+// code that a device page has filled in and gives the answer (allow, deny), and
+// writes where it ends, with the page, into FILE.page.
 func visit(ts *testscript.TestScript, _ bool, args []string) {
 	var raw []byte
 	for deadline := time.Now().Add(time.Minute); len(raw) == 0; time.Sleep(20 * time.Millisecond) {
@@ -35,20 +36,35 @@ func visit(ts *testscript.TestScript, _ bool, args []string) {
 		return resp, string(body)
 	}
 	resp, page := read(c.Get(string(raw)))
-	for range 5 {
+	for range 8 {
 		if _, next, ok := strings.Cut(resp.Header.Get("Refresh"), "url="); ok {
 			u, err := resp.Request.URL.Parse(next)
 			ts.Check(err)
 			resp, page = read(c.Get(u.String()))
 			continue
 		}
-		m := regexp.MustCompile(`name="attempt" value="([A-Z2-7]{26})"`).FindStringSubmatch(page)
-		if m == nil {
+		field := func(name string) string {
+			if m := regexp.MustCompile(`name="` + name + `"[^>]* value="([^"]+)"`).FindStringSubmatch(page); m != nil {
+				return m[1]
+			}
+			return ""
+		}
+		at, to, form := resp.Request.URL, "/device", url.Values{"token": {field("token")}}
+		switch {
+		case field("attempt") != "":
+			to, form = "/signin/local", url.Values{"username": {args[1]}, "password": {args[2]}, "attempt": {field("attempt")}}
+		case field("request") != "":
+			form.Set("request", field("request"))
+			form.Set("answer", args[3])
+		case field("user_code") != "":
+			form.Set("user_code", field("user_code"))
+		default:
+			to = ""
+		}
+		if to == "" {
 			break
 		}
-		at := resp.Request.URL
-		req, err := http.NewRequest(http.MethodPost, at.Scheme+"://"+at.Host+"/signin/local",
-			strings.NewReader(url.Values{"username": {args[1]}, "password": {args[2]}, "attempt": {m[1]}}.Encode()))
+		req, err := http.NewRequest(http.MethodPost, at.Scheme+"://"+at.Host+to, strings.NewReader(form.Encode()))
 		ts.Check(err)
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Origin", at.Scheme+"://"+at.Host)

@@ -26,6 +26,9 @@ type file struct {
 func (f *file) read() ([]jose.JSONWebKey, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.path == "" { // it never was a file
+		return f.set, nil
+	}
 	info, err := os.Stat(f.path)
 	if err != nil {
 		f.was, f.set = nil, nil

@@ -19,7 +19,11 @@ need /usr/share/samba/setup/provision.ldif samba-ad-provision
 need socat socat
 need openssl openssl
 need curl curl
+need dash dash
 need chromium chromium
+need dbus-run-session dbus-daemon
+need gnome-keyring-daemon gnome-keyring
+need script bsdutils
 need /usr/share/fonts/truetype/wqy/wqy-microhei.ttc fonts-wqy-microhei
 need /usr/share/simplesamlphp/www simplesamlphp php-cli php-xml php-mbstring php-curl php-sqlite3
 need /usr/lib/apache2/modules/mod_auth_openidc.so apache2-bin libapache2-mod-auth-openidc

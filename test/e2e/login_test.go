@@ -32,7 +32,7 @@ func onTerminal(t *testing.T, home string, env []string, args ...string) *termin
 		t.Fatal(err)
 	}
 	defer out.Close()
-	words := []string{filepath.Join(root(t), "bin", "gatehouse")}
+	words := []string{"exec", filepath.Join(root(t), "bin", "gatehouse")}
 	for _, a := range args {
 		words = append(words, "'"+a+"'")
 	}
