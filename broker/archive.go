@@ -87,7 +87,7 @@ func OpenArchive(cfg *config.Config, id string, opts Options) (*archive.Reader, 
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	bucket, err := (&serving{Broker: &Broker{cfg: cfg, opts: opts, log: opts.Log, now: opts.Now}, cfg: cfg}).openBucket(c)
+	bucket, err := (&serving{Broker: &Broker{cfg: cfg, opts: &opts, log: opts.Log, now: opts.Now}, cfg: cfg}).openBucket(c)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker"
 	"github.com/remotegpu/gatehouse/broker/event"
-	"github.com/remotegpu/gatehouse/broker/event/archive"
 	"github.com/remotegpu/gatehouse/test/peers/cloudstore"
 )
 
@@ -98,14 +97,14 @@ func (h *harness) archivedIn(s *cloudstore.Store, than int) {
 }
 
 // auditKey is the key to verify with, as the API tells it.
-func (h *harness) auditKey() archive.Verification {
+func (h *harness) auditKey() event.Verification {
 	h.t.Helper()
 	text, _ := h.operator(http.MethodGet, "/api/v1/audit/key", "").json(h.t)["public_key"].(string)
 	key, err := event.ParsePublicKey([]byte(text))
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return archive.Verification{Key: key}
+	return event.Verification{Key: key}
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -23,12 +23,14 @@ import (
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/logging"
 	"github.com/remotegpu/gatehouse/broker/notify"
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/broker/sentry"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/token"
 	"github.com/remotegpu/gatehouse/broker/tracing"
 	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/web"
 	"github.com/remotegpu/gatehouse/broker/workload"
 	"github.com/remotegpu/gatehouse/config"
 )
@@ -39,7 +41,7 @@ type Options struct {
 	Log     *slog.Logger
 	Now     func() time.Time // default time.Now
 	// SecretKeys is the text of GATEHOUSE_SECRET_KEY; empty means the file.
-	SecretKeys string
+	SecretKeys redact.String
 	// Store, if set, stands between the broker and the store that the
 	// configuration names: for tests of what happens when it fails.
 	Store func(store.Store) store.Store
@@ -55,7 +57,7 @@ type Options struct {
 // configuration alone is in serving.
 type Broker struct {
 	cfg      *config.Config // of the start, for what lasts until the end
-	opts     Options
+	opts     *Options       // it holds the secret keys
 	log      *slog.Logger
 	now      func() time.Time
 	store    store.Store
@@ -77,14 +79,15 @@ type Broker struct {
 	consoles     *console.Registry
 	accounts     *user.ServiceAccounts
 	apiKeys      *apikey.Registry
+	errorPages   *web.ErrorPages
 	workloads    *workload.Service
 	metrics      *metrics
 	sentry       *sentry.Client  // nil without sentry.dsn
 	tracer       *tracing.Tracer // nil where nothing is traced
 	current      atomic.Pointer[serving]
 	reloads      reloads
-	operator     string       // data/admin.token
-	demo         net.Listener // of the demo upstream; nil without --dev
+	operator     redact.Box[string] // data/admin.token
+	demo         net.Listener       // of the demo upstream; nil without --dev
 
 	// Notes are what a start should say: a key that was made, for example.
 	Notes []string
@@ -98,7 +101,7 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	b := &Broker{cfg: cfg, opts: opts, log: slog.New(logging.WithRequest(opts.Log.Handler())), now: opts.Now, metrics: newMetrics(opts.Version), reloads: reloads{swapped: make(chan struct{}, 1)},
+	b := &Broker{cfg: cfg, opts: &opts, log: slog.New(logging.WithRequest(opts.Log.Handler())), now: opts.Now, metrics: newMetrics(opts.Version), reloads: reloads{swapped: make(chan struct{}, 1)},
 		detection: detection{clocks: detect.NewClocks(), operations: &detect.Operations{}}}
 	defer func() {
 		if err != nil {
@@ -111,9 +114,11 @@ func New(ctx context.Context, cfg *config.Config, opts Options) (_ *Broker, err 
 	if b.sealer, err = b.openSealer(); err != nil {
 		return nil, err
 	}
-	if b.operator, err = b.adminToken(); err != nil {
+	operator, err := b.adminToken()
+	if err != nil {
 		return nil, err
 	}
+	b.operator = redact.Hide(operator)
 	if b.store, err = openStore(ctx, cfg.Store.Reveal(), b.now, b.log); err != nil {
 		return nil, err
 	}
@@ -194,6 +199,9 @@ func (b *Broker) domain(tokens grant.TokensConfig) (err error) {
 	}
 	grace := *cfg.Sessions.WithDefaults().OutageGrace
 	b.accounts = user.NewServiceAccounts(user.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Now: b.now, Log: b.log}, cfg.ServiceAccounts, grace)
+	if b.errorPages, err = web.NewErrorPages(web.ErrorPagesConfig{KV: b.store, Sealer: b.sealer, Now: b.now, Log: b.log}); err != nil {
+		return err
+	}
 	if b.apiKeys, err = apikey.New(apikey.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Alive: b.ownerAlive, PerOwner: cfg.APIKeys.PerOwner, Grace: grace, Now: b.now, Log: b.log}); err != nil {
 		return err
 	}

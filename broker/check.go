@@ -41,7 +41,7 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	b := &Broker{cfg: cfg, opts: opts, log: opts.Log, now: opts.Now}
+	b := &Broker{cfg: cfg, opts: &opts, log: opts.Log, now: opts.Now}
 	var out []Probe
 	run := func(name string, required bool, f func(context.Context) (string, error)) Probe {
 		start := time.Now()
@@ -111,7 +111,14 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	}
 	wg.Wait()
 	out = append(out, probes...)
-	for _, p := range checked.workloadProbes() {
+	trust := checked.workloadProbes()
+	probes = make([]Probe, len(trust))
+	for i, p := range trust {
+		wg.Go(func() { probes[i] = run(p.name, true, p.ask) })
+	}
+	wg.Wait()
+	out = append(out, probes...)
+	for _, p := range checked.clientKeyProbes() {
 		out = append(out, run(p.name, true, p.ask))
 	}
 	for _, p := range (&serving{Broker: b, cfg: cfg}).checkBuckets() {

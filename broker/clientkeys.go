@@ -44,3 +44,25 @@ func (b *serving) openClientKeys(before *serving) (clientKeys, error) {
 	}
 	return out, nil
 }
+
+// clientKeyProbes reads the keys of each client that has some.
+func (b *serving) clientKeyProbes() []workloadProbe {
+	var out []workloadProbe
+	for _, c := range b.cfg.Clients {
+		if !c.Keyed() {
+			continue
+		}
+		out = append(out, workloadProbe{"keys of client " + c.ClientID, func(ctx context.Context) (string, error) {
+			set, err := c.JWKS.JSON()
+			if err != nil {
+				return "", err
+			}
+			keys, err := newClientKeys(b.env("clients"), c.ClientID, c.JWKSURI, set)
+			if err != nil {
+				return "", err
+			}
+			return keys.Inspect(ctx)
+		}})
+	}
+	return out
+}

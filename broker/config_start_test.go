@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker"
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/config"
 )
 
@@ -59,7 +60,7 @@ func serveConfig(t *testing.T, cfg *config.Config, l broker.Listeners, log *slog
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b, err := broker.New(ctx, cfg, broker.Options{Version: "test", Log: log, SecretKeys: key})
+	b, err := broker.New(ctx, cfg, broker.Options{Version: "test", Log: log, SecretKeys: redact.String(key)})
 	if err != nil {
 		t.Fatal(err)
 	}

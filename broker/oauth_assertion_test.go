@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker"
 	"github.com/remotegpu/gatehouse/connectors/connectortest"
 )
 
@@ -172,6 +173,42 @@ func TestClientAssertions(t *testing.T) {
 	}
 	h.restart()
 	oauthError(t, h.asserts("/oauth2/token", late), 401, "invalid_client")
+}
+
+// check reads the keys of each client that has some.
+func TestCheckReadsClientKeys(t *testing.T) {
+	t.Parallel()
+	h, op := signers(t)
+	probes := func() map[string]broker.Probe {
+		t.Helper()
+		cfg, _, err := h.load("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]broker.Probe{}
+		for _, p := range broker.Check(t.Context(), cfg, broker.Options{Log: discard()}) {
+			out[p.Name] = p
+		}
+		return out
+	}
+	ps := probes()
+	for _, client := range []string{"listed", "https://fetched.example"} {
+		if p := ps["keys of client "+client]; !p.OK || p.Detail != "1 key" {
+			t.Errorf("%s: %+v", client, p)
+		}
+	}
+	if _, asked := ps["keys of client plain"]; asked {
+		t.Error("a client without keys is asked for them")
+	}
+	op.Set(func() {
+		op.Override["/jwks"] = func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusBadGateway)
+			return true
+		}
+	})
+	if p := probes()["keys of client https://fetched.example"]; p.OK || !strings.Contains(p.Detail, "502") {
+		t.Errorf("%+v", p)
+	}
 }
 
 // Keys that are away are our fault, not the client's; what was read stays.

@@ -51,6 +51,12 @@ clients:
     audiences: [secret-api]
     resource_server_for: [other-api]
     exchange: 'actor.id == "inner" && "deployments:read" in target.scopes && subject.audience == "other-api" && actor.kind == "service" && actor.client == "inner"'
+  - client_id: bold # which would exchange anything
+    client_secret: bold-secret
+    grant_types: [client_credentials, "urn:ietf:params:oauth:grant-type:token-exchange"]
+    scope: openid deployments:read
+    audiences: [secret-api]
+    exchange: 'true'
   - client_id: stranger
     client_secret: stranger-secret
     redirect_uris: ["http://127.0.0.1:5555/callback"]
@@ -217,6 +223,8 @@ func TestExchangeOfAnothersToken(t *testing.T) {
 	}{
 		"without a rule":            {"quiet", nil, "invalid_request"},
 		"no resource of its":        {"stranger", nil, "invalid_request"},
+		"the rule says anything":    {"bold", nil, "invalid_request"},
+		"its own actor, at least":   {"bold", []string{"actor_token", h.programs("bold"), "actor_token_type", accessType}, "invalid_request"},
 		"the rule says no":          {"inner", []string{"subject_token", fmt.Sprint(second)}, "invalid_request"}, // without an actor
 		"an audience of others":     {"service", []string{"audience", "secret-api"}, "invalid_target"},
 		"a scope that it lacks":     {"service", []string{"scope", "deployments:write"}, "invalid_scope"},

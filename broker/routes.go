@@ -139,6 +139,7 @@ func (b *serving) issuerRoutes() (http.Handler, error) {
 	page("/account/security-log", "security log", p.SecurityLog)
 	page("/account/claims", "claims", p.Claims)
 	form("/prefs", "prefs", p.Prefs)
+	page("/error/{ref}", "error again", p.ErrorAgain)
 	api, err := p.API(false)
 	if err != nil {
 		return nil, err

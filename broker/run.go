@@ -101,7 +101,7 @@ func (b *Broker) Serve(ctx context.Context, l Listeners) error {
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJobs()
 	var running errgroup.Group
-	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.ledger.Run, b.runDoors, b.consoles.Run, b.accounts.Run, b.apiKeys.Run, b.workloads.Run, b.current.Load().gateway.Run, b.sweep, b.runSinks, b.sentry.Run, b.runArchives, b.detection.probes.Run, b.notifier.Run} {
+	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.ledger.Run, b.runDoors, b.consoles.Run, b.accounts.Run, b.apiKeys.Run, b.workloads.Run, b.errorPages.Run, b.current.Load().gateway.Run, b.sweep, b.runSinks, b.sentry.Run, b.runArchives, b.detection.probes.Run, b.notifier.Run} {
 		running.Go(func() error { return run(jobs) })
 	}
 	var servers []*http.Server

@@ -16,7 +16,7 @@ import (
 // sealer makes the sealer of the deployment's secret keys: GATEHOUSE_SECRET_KEY,
 // else the file. Only --dev makes a missing one.
 func (b *Broker) openSealer() (*store.Sealer, error) {
-	text := b.opts.SecretKeys
+	text := b.opts.SecretKeys.Reveal()
 	if text == "" {
 		raw, err := os.ReadFile(b.cfg.SecretKeyFile)
 		switch {

@@ -154,7 +154,7 @@ func (b *serving) doors(before *serving) (err error) {
 	}
 	if b.edge, err = web.New(web.Config{
 		Issuer: iss, TrustedProxies: proxies, PlaceHeaders: web.PlaceHeaders(cfg.GeoIPHeaders), DefaultLocale: cfg.DefaultLocale, Brand: cfg.Brand, Support: cfg.Support, TimeZone: zone,
-		Sheds: signin.AttemptCookie, Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer,
+		Sheds: signin.AttemptCookie, Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer, Shown: b.errorPages,
 	}); err != nil {
 		return err
 	}
@@ -210,8 +210,8 @@ func (b *serving) doors(before *serving) (err error) {
 		return err
 	}
 	b.portal, err = portal.New(portal.Config{
-		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events,
-		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, Trust: b.workloads, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator, Now: b.now, Log: b.log, Preview: b.issuer.Preview,
+		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events, ErrorPages: b.errorPages,
+		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, Trust: b.workloads, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator.Reveal(), Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
 			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/broker/store"
 )
 
@@ -23,7 +24,7 @@ type AuditKey struct {
 	ID      string
 	Public  ed25519.PublicKey
 	Created time.Time
-	private ed25519.PrivateKey
+	private redact.Box[ed25519.PrivateKey]
 }
 
 // auditKeyRecord is the key as it is stored, sealed.
@@ -64,19 +65,19 @@ func OpenAuditKey(ctx context.Context, kv store.KV, sealer *store.Sealer, now fu
 	}
 	private := ed25519.NewKeyFromSeed(r.Seed)
 	public := private.Public().(ed25519.PublicKey) //nolint:forcetypeassert // by its documentation
-	return &AuditKey{ID: KeyID(public), Public: public, Created: r.Created, private: private}, nil
+	return &AuditKey{ID: KeyID(public), Public: public, Created: r.Created, private: redact.Hide(private)}, nil
 }
 
 // SignAnchor fills in the anchor's key and signature.
 func (k *AuditKey) SignAnchor(a *Anchor) {
 	a.Key = k.ID
-	a.Signature = ed25519.Sign(k.private, a.signed())
+	a.Signature = ed25519.Sign(k.private.Reveal(), a.signed())
 }
 
 // Sign signs data of another kind, such as an archive's manifest: domain says
 // which, and keeps its signatures apart from those of blocks and anchors.
 func (k *AuditKey) Sign(domain string, data []byte) []byte {
-	return ed25519.Sign(k.private, otherDomain(domain, data))
+	return ed25519.Sign(k.private.Reveal(), otherDomain(domain, data))
 }
 
 // VerifyOther reports whether key made the signature that Sign gives.
@@ -92,7 +93,7 @@ func otherDomain(domain string, data []byte) []byte {
 func (k *AuditKey) seal(b *Block) {
 	b.Key = k.ID
 	b.Hash = b.sum()
-	b.Signature = ed25519.Sign(k.private, b.checkpoint())
+	b.Signature = ed25519.Sign(k.private.Reveal(), b.checkpoint())
 }
 
 // PublicPEM returns the public half as PEM (RFC 8410), for `audit verify --key`.

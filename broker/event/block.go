@@ -199,8 +199,15 @@ func ParseBlock(raw []byte) (Block, error) {
 	if err := json.Unmarshal(raw, &b); err != nil {
 		return Block{}, fmt.Errorf("this is no audit block: %w", err)
 	}
-	if b.Number == 0 || len(b.Records) > maxRecords {
-		return Block{}, fmt.Errorf("this is no audit block: number %d with %d records", b.Number, len(b.Records))
+	if err := b.plausible(); err != nil {
+		return Block{}, err
 	}
 	return b, nil
+}
+
+func (b *Block) plausible() error {
+	if b.Number == 0 || len(b.Records) > maxRecords {
+		return fmt.Errorf("this is no audit block: number %d with %d records", b.Number, len(b.Records))
+	}
+	return nil
 }

@@ -54,6 +54,12 @@ func WriteBundle(ctx context.Context, w io.Writer, src Source, still func() erro
 			line.Block = &bundleEntry{b.Position, b.Raw}
 		} else if r := item.Record; r != nil {
 			line.Record = &bundleEntry{r.Position, r.Raw}
+		} else if item.Parsed != nil {
+			raw, err := json.Marshal(item.Parsed)
+			if err != nil {
+				return fmt.Errorf("block %d: %w", item.Parsed.Number, err)
+			}
+			line.Block = &bundleEntry{Raw: raw}
 		}
 		if err := enc.Encode(line); err != nil {
 			return err

@@ -25,6 +25,8 @@ type Source interface {
 // Item is a block or a record, as it is stored.
 type Item struct {
 	Block, Record *Entry
+	// Parsed is a block that the source had to parse anyway; Block is nil then.
+	Parsed *Block
 }
 
 // Head is what a source says of itself. Nothing in it is believed for being said:
@@ -39,6 +41,9 @@ type Head struct {
 	Newest Checkpoint `json:"newest,omitzero"`
 	// Live is true of a server that runs: it seals at least every 10 minutes.
 	Live bool `json:"live,omitempty"`
+	// Whole is true of an archive: what follows a block is that block's records
+	// and no others, all of them, whatever an anchor says.
+	Whole bool `json:"whole,omitempty"`
 }
 
 // Checkpoint names a block that somebody has seen.
@@ -148,11 +153,16 @@ func (v Verification) Run(ctx context.Context, src Source) (Report, error) {
 		if err != nil {
 			return w.report, err
 		}
-		if item.Block != nil {
+		switch {
+		case item.Parsed != nil:
 			w.judge()
-			w.block(*item.Block)
-		} else if item.Record != nil {
-			w.got = append(w.got, *item.Record)
+			w.block(*item.Parsed, item.Parsed.plausible())
+		case item.Block != nil:
+			w.judge()
+			b, err := ParseBlock(item.Block.Raw)
+			w.block(b, err)
+		case item.Record != nil:
+			w.record(*item.Record)
 		}
 	}
 	w.judge()
@@ -170,12 +180,13 @@ type walk struct {
 
 	previous Block    // the block before, without its records
 	records  []Record // of the present block
+	looked   int      // how many of them were looked for
 	judged   bool     // the present block's records can be compared
 	gap      bool     // a block before the present one is not there
 	// unreadable is how many could not be read since the last block.
 	unreadable uint64
-	got        []Entry // the records that followed the present block
-	last       uint64  // position of the last record that a block had
+	last       uint64 // position of the last record that a block had, or an anchor
+	sealed     uint64 // the same of the blocks that there are
 	// firstWanted is the position of the first record that should be there.
 	firstWanted uint64
 	moved       samples
@@ -193,13 +204,12 @@ func (w *walk) anchored(a *Anchor) {
 	w.meet(a.Number, a.Hash)
 }
 
-// block takes the next block.
-func (w *walk) block(e Entry) {
-	w.records, w.judged = nil, false
-	b, err := ParseBlock(e.Raw)
+// block takes the next block; err is why it cannot be read.
+func (w *walk) block(b Block, err error) {
+	w.records, w.looked, w.judged = nil, 0, false
 	if err != nil {
 		w.gap, w.unreadable = true, w.unreadable+1
-		w.fault(Fault{Name: BlockUnreadable, Block: w.previous.Number + 1, Text: fmt.Sprintf("what stands at position %d of the chain is no block", e.Position)})
+		w.fault(Fault{Name: BlockUnreadable, Block: w.previous.Number + 1, Text: fmt.Sprintf("what stands in the chain after block %d is no block", w.previous.Number)})
 		return
 	}
 	first := w.report.Blocks == 0
@@ -220,7 +230,10 @@ func (w *walk) block(e Entry) {
 		}
 		w.fault(fault)
 	}
-	w.unreadable = 0
+	if w.report.Blocks > 0 && len(b.Records) > 0 && b.Records[0].Position <= w.sealed {
+		w.fault(Fault{Name: BlockAltered, Block: b.Number, Text: "positions of its records are those of an earlier block"})
+	}
+	w.unreadable, w.sealed = 0, max(w.sealed, b.Last())
 	w.judged = b.sum() == b.Hash
 	w.records, w.last = b.Records, max(w.last, b.Last())
 	w.meet(b.Number, b.Hash)

@@ -15,76 +15,102 @@ type misplaced struct {
 	raw      []byte
 }
 
-const maxSamples = 256
+const (
+	maxSamples = 256
+	// maxSample bounds one, in bytes: what an Event takes is far below.
+	maxSample = 64 << 10
+)
 
-// judge compares the records that followed a block with what it vouches for.
-// Both are in order of position.
-func (w *walk) judge() {
-	got := w.got
-	w.got = nil
-	number := w.previous.Number
+// record takes the next record, and compares it with what the present block
+// vouches for. Both are in order of position. Nothing is held: a source may hand
+// over records without end.
+func (w *walk) record(e Entry) {
 	switch {
 	case !w.judged && w.records == nil: // no block, or none that can be read
-		w.unvouched(got)
+		w.unvouched(e)
 		return
 	case !w.judged: // what an altered block says of its records is worth nothing
-		w.report.Records += uint64(len(got))
-		w.gap, w.records = true, nil // some may come with the next block
+		w.report.Records++
 		return
 	}
-	i := 0
-	for _, r := range w.records {
-		if w.firstWanted == 0 && (w.anchor == nil || r.Position > w.anchor.Last) {
-			w.firstWanted = r.Position
-		}
-		for i < len(got) && got[i].Position < r.Position {
-			w.added(number, got[i])
-			i++
-		}
-		switch {
-		case i == len(got) || got[i].Position > r.Position:
-			if w.anchor != nil && r.Position <= w.anchor.Last {
-				continue // removed by retention; the block is next
-			}
-			w.want(number, r)
-			w.fault(Fault{Name: RecordRemoved, Block: number, Position: r.Position, Text: "it was sealed, and is not in the log any more"})
-		default:
-			w.report.Records++
-			if HashRecord(r.Position, got[i].Raw) != r.Hash {
-				w.want(number, r)
-				w.sample(number, got[i])
-				w.fault(Fault{Name: RecordAltered, Block: number, Position: r.Position, Text: "its content is not the one that was sealed"})
-			} else {
-				w.sound = true
-			}
-			i++
-		}
+	for w.looked < len(w.records) && w.records[w.looked].Position < e.Position {
+		w.absent(w.records[w.looked])
 	}
-	w.gap, w.judged, w.records = false, false, nil
-	w.unvouched(got[i:])
+	switch {
+	case w.looked == len(w.records):
+		w.gap = false
+		w.unvouched(e)
+		return
+	case w.records[w.looked].Position > e.Position:
+		w.added(e)
+		return
+	}
+	r := w.records[w.looked]
+	w.wanted(r)
+	w.report.Records++
+	if HashRecord(r.Position, e.Raw) != r.Hash {
+		w.want(w.previous.Number, r)
+		w.sample(w.previous.Number, e)
+		w.fault(Fault{Name: RecordAltered, Block: w.previous.Number, Position: r.Position, Text: "its content is not the one that was sealed"})
+	} else {
+		w.sound = true
+	}
+}
+
+// judge ends the present block: what it vouches for and did not come is gone.
+func (w *walk) judge() {
+	switch {
+	case !w.judged && w.records == nil:
+		return
+	case !w.judged:
+		w.gap = !w.head.Whole // some of its records may come with the next block
+	default:
+		for w.looked < len(w.records) {
+			w.absent(w.records[w.looked])
+		}
+		w.gap = false
+	}
+	w.judged, w.records = false, nil
+}
+
+// wanted notes a record of the present block as looked for.
+func (w *walk) wanted(r Record) {
+	w.looked++
+	if w.firstWanted == 0 && (w.anchor == nil || r.Position > w.anchor.Last) {
+		w.firstWanted = r.Position
+	}
+}
+
+// absent is a record that a block vouches for and that is not there.
+func (w *walk) absent(r Record) {
+	w.wanted(r)
+	if w.anchor != nil && r.Position <= w.anchor.Last && !w.head.Whole {
+		return // removed by retention; the block is next
+	}
+	w.want(w.previous.Number, r)
+	w.fault(Fault{Name: RecordRemoved, Block: w.previous.Number, Position: r.Position, Text: "it was sealed, and is not in the log any more"})
 }
 
 // added is a record that stands among the sealed ones. Where a block before is
 // missing or unreadable it may be one of that block's: the fault is the block's.
-func (w *walk) added(number uint64, e Entry) {
+func (w *walk) added(e Entry) {
+	number := w.previous.Number
 	w.report.Records++
-	if w.gap || w.anchor != nil && e.Position <= w.anchor.Last {
+	if !w.head.Whole && (w.gap || w.anchor != nil && e.Position <= w.anchor.Last) {
 		return
 	}
 	w.sample(number, e)
 	w.fault(Fault{Name: RecordAdded, Block: number, Position: e.Position, Text: "it stands among records that were sealed, and was not sealed with them"})
 }
 
-// unvouched are the records behind the last one of a block.
-func (w *walk) unvouched(got []Entry) {
-	for _, e := range got {
-		if e.Position <= w.last {
-			w.added(w.previous.Number, e)
-			continue
-		}
-		w.report.Records++
-		w.report.Unsealed++
+// unvouched is a record behind the last one of a block.
+func (w *walk) unvouched(e Entry) {
+	if e.Position <= w.last || w.head.Whole {
+		w.added(e)
+		return
 	}
+	w.report.Records++
+	w.report.Unsealed++
 }
 
 func (w *walk) want(block uint64, r Record) {
@@ -94,7 +120,7 @@ func (w *walk) want(block uint64, r Record) {
 }
 
 func (w *walk) sample(block uint64, e Entry) {
-	if len(w.moved.have) < maxSamples {
+	if len(w.moved.have) < maxSamples && len(e.Raw) <= maxSample {
 		w.moved.have = append(w.moved.have, misplaced{block: block, position: e.Position, raw: e.Raw})
 	}
 }
@@ -115,6 +141,9 @@ func (w *walk) moves() {
 // ends renames what is gone from an end of the log: not one record was removed
 // there, but everything on that side.
 func (w *walk) ends() {
+	if w.head.Whole { // there ends are cut by the block
+		return
+	}
 	for i := range w.report.Faults {
 		f := &w.report.Faults[i]
 		if f.Name != RecordRemoved {

@@ -2,11 +2,14 @@ package event_test
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"io"
+	"iter"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -162,4 +165,68 @@ func FuzzBlock(f *testing.F) {
 			t.Fatalf("what nobody sealed was taken: %s", raw)
 		}
 	})
+}
+
+// endless is a source that hands over records as long as anybody listens.
+type endless struct {
+	head    event.Head
+	first   []event.Item
+	n       int
+	ascends bool // positions grow; else all are the same
+	over    func()
+}
+
+func (s endless) Head(context.Context) (event.Head, error) { return s.head, nil }
+
+func (s endless) Items(context.Context) iter.Seq2[event.Item, error] {
+	return func(yield func(event.Item, error) bool) {
+		for _, i := range s.first {
+			if !yield(i, nil) {
+				return
+			}
+		}
+		for n := range s.n {
+			e := event.Entry{Position: 1, Raw: make([]byte, 4096)}
+			if s.ascends {
+				e.Position = uint64(n) + 1
+			}
+			if !yield(event.Item{Record: &e}, nil) {
+				return
+			}
+		}
+		s.over()
+	}
+}
+
+// A server that never stops sending costs a verification no memory, whatever it
+// claims; what it sent is not taken for sealed.
+func TestEndlessSource(t *testing.T) {
+	s, rewrite := openFile(t)
+	l := audittest.New(t, s, &storetest.Clock{}, rewrite)
+	l.Record(t, 3)
+	l.Seal(t)
+	block := l.Read(t, event.BlockTopic)[0]
+	const n = 200_000 // 800 MB
+	for name, src := range map[string]endless{
+		"without a block":                {ascends: true},
+		"after a block":                  {first: []event.Item{{Block: &block}}, ascends: true},
+		"of one position":                {first: []event.Item{{Block: &block}}},
+		"of one position, as an archive": {first: []event.Item{{Block: &block}}, head: event.Head{Whole: true}},
+		"after what is no block":         {first: []event.Item{{Block: &event.Entry{Raw: []byte("{}")}}}, ascends: true},
+	} {
+		var before, after runtime.MemStats
+		held := func(m *runtime.MemStats) { runtime.GC(); runtime.ReadMemStats(m) }
+		src.n, src.over = n, func() { held(&after) }
+		held(&before)
+		r, err := event.Verification{Key: l.Key.Public, Now: l.Clock.Now()}.Run(t.Context(), src)
+		if err != nil || r.Records != n {
+			t.Errorf("%s: %d records, %v", name, r.Records, err)
+		}
+		if len(src.first) > 0 && len(r.Faults) == 0 {
+			t.Errorf("%s: no fault", name)
+		}
+		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 32<<20 { //nolint:gosec // bytes of memory
+			t.Errorf("%s: %d bytes are held", name, grown)
+		}
+	}
 }

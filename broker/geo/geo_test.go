@@ -27,7 +27,7 @@ func names(pairs ...string) mmdbtype.Map {
 }
 
 // write makes a file with these networks.
-func write(t *testing.T, path string, places map[string]mmdbtype.Map) {
+func write(t testing.TB, path string, places map[string]mmdbtype.Map) {
 	t.Helper()
 	w, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-City", RecordSize: 24, IncludeReservedNetworks: true})
 	if err != nil {

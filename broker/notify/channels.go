@@ -107,6 +107,8 @@ func Prepare(s Settings) (*Plan, error) {
 		}
 	}
 	p.rules = p.compile()
+	// The senders have them: nobody else needs the secrets.
+	p.set.DingTalk, p.set.WeChat, p.set.Slack, p.set.Feishu, p.set.Webhooks, p.set.SMTP = nil, nil, nil, nil, nil, nil
 	return p, nil
 }
 

@@ -34,7 +34,7 @@ func (d dingTalk) Send(ctx context.Context, m Message) error {
 		return fmt.Errorf("dingtalk: %w", err)
 	}
 	extra := ""
-	if d.secret != "" {
+	if d.secret.Reveal() != "" {
 		at, sign := d.sign()
 		extra = "timestamp=" + at + "&sign=" + url.QueryEscape(sign)
 	}
@@ -49,8 +49,9 @@ func (d dingTalk) Send(ctx context.Context, m Message) error {
 // and whose message is the time, a newline and the secret again.
 func (d dingTalk) sign() (at, sign string) {
 	at = strconv.FormatInt(d.now().UnixMilli(), 10)
-	h := hmac.New(sha256.New, []byte(d.secret))
-	h.Write([]byte(at + "\n" + d.secret))
+	secret := d.secret.Reveal()
+	h := hmac.New(sha256.New, []byte(secret))
+	h.Write([]byte(at + "\n" + secret))
 	return at, base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 

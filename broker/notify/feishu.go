@@ -70,7 +70,7 @@ func (f feishu) Send(ctx context.Context, m Message) error {
 // newline and the secret, and whose message is empty.
 func (f feishu) sign() (at, sign string) {
 	at = strconv.FormatInt(f.now().Unix(), 10)
-	h := hmac.New(sha256.New, []byte(at+"\n"+f.secret))
+	h := hmac.New(sha256.New, []byte(at+"\n"+f.secret.Reveal()))
 	return at, base64.StdEncoding.EncodeToString(h.Sum(nil))
 }
 
@@ -130,7 +130,7 @@ func (f feishu) body(m Message) ([]byte, error) {
 	var failed error
 	body := fit(m, maxFeishu, func(b []byte) int { return len(b) }, func(m Message) []byte {
 		b := feishuBody{Type: "interactive", Card: f.card(m)}
-		if f.secret != "" {
+		if f.secret.Reveal() != "" {
 			b.Timestamp, b.Sign = f.sign()
 		}
 		js, err := marshal(b)

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -33,6 +34,9 @@ const (
 // they come faster than the channel may be written to, all that waits. It is nil
 // when there is nothing to tell now.
 func (s *sender) choose(ctx context.Context, st progress, now time.Time) (*batch, error) {
+	if s.ch.kind == "people" {
+		return s.choosePerson(ctx, st, now)
+	}
 	waiting, err := s.n.queues.waiting(ctx, s.ch.id, maxBatch)
 	if err != nil {
 		return nil, err
@@ -207,6 +211,13 @@ func (s *sender) resolve(ctx context.Context, st progress) (items []item, sums [
 			return nil, nil, nil
 		}
 		return l.Items, l.Repeats, err
+	}
+	if id := cmp.Or(b.Late, itemID(s.ch.id, b.To)); s.ch.kind == "people" { // what is put aside may fill the beginning of the queue
+		i, err := s.n.queues.items.Get(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, nil, nil
+		}
+		return []item{i}, nil, err
 	}
 	waiting, err := s.n.queues.waiting(ctx, s.ch.id, maxBatch)
 	if err != nil {

@@ -32,6 +32,9 @@ type item struct {
 	// Dead is the dead letter that somebody wants to be tried again; the item
 	// holds no event of its own then.
 	Dead string `json:"dead,omitempty"`
+	// Aside says that a mail to a person waits outside the line; nil in other
+	// channels.
+	Aside *aside `json:"aside,omitempty"`
 }
 
 // itemID sorts by position; a dead letter that is tried again comes first.
@@ -44,7 +47,8 @@ func retryID(channel, dead string) string { return channel + ":-" + dead }
 // replica which goes on after another died.
 type progress struct {
 	Channel string `json:"channel"`
-	// Done is the place in the log up to which all was told or put aside.
+	// Done is the place in the log up to which all was told, given up or put
+	// aside.
 	Done uint64 `json:"done"`
 	// Batch is the message that is being sent. It is written before it is sent,
 	// so that every try, on whichever replica, is the same message.
@@ -81,6 +85,8 @@ type batch struct {
 	Count int    `json:"count"`
 	// Dead is the dead letter that it tries again.
 	Dead string `json:"dead,omitempty"`
+	// Late is the item that was put aside and is tried again.
+	Late string `json:"late,omitempty"`
 	// Quiet are the repeats that it sums up.
 	Quiet []string  `json:"quiet,omitempty"`
 	Tries int       `json:"tries,omitempty"`

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/remotegpu/gatehouse/broker/redact"
 )
 
 // maxAnswer bounds what is read of a robot's answer, in bytes. The vendors'
@@ -23,11 +25,11 @@ const maxAnswer = 16 << 10
 type robot struct {
 	kind   vendor
 	http   *http.Client
-	url    url.URL
-	secret string
+	url    redact.Box[url.URL]
+	secret redact.Box[string]
 	key    string // keyword of the robot's security settings, or ""
 	now    func() time.Time
-	hidden hidden
+	hidden redact.Box[hidden]
 }
 
 func newRobot(v vendor, c Channel, env Env) (*robot, error) {
@@ -45,7 +47,7 @@ func newRobot(v vendor, c Channel, env Env) (*robot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: outgoing client: %w", v.section, err)
 	}
-	return &robot{kind: v, http: staying(hc), url: *u, secret: c.Secret.Reveal(), key: c.Keyword, now: env.Now, hidden: secretsOf(u, c.Secret.Reveal())}, nil
+	return &robot{kind: v, http: staying(hc), url: redact.Hide(*u), secret: redact.Hide(c.Secret.Reveal()), key: c.Keyword, now: env.Now, hidden: redact.Hide(secretsOf(u, c.Secret.Reveal()))}, nil
 }
 
 // staying returns a client that follows no redirect: it would take the message,
@@ -65,7 +67,7 @@ type answer struct {
 
 // post sends JSON and returns what was answered. extra is added to the query.
 func (r *robot) post(ctx context.Context, extra string, body []byte) (answer, error) {
-	u := r.url
+	u := r.url.Reveal()
 	if extra != "" {
 		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+extra, "&")
 	}
@@ -76,13 +78,13 @@ func (r *robot) post(ctx context.Context, extra string, body []byte) (answer, er
 	req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	resp, err := r.http.Do(req)
 	if err != nil {
-		return answer{}, r.hidden.failed(r.kind.section, "send", err)
+		return answer{}, r.hidden.Reveal().failed(r.kind.section, "send", err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		// It may have been taken; a second one says the same thing twice.
-		return answer{}, r.hidden.failed(r.kind.section, "read the answer", err)
+		return answer{}, r.hidden.Reveal().failed(r.kind.section, "read the answer", err)
 	}
 	return answer{resp.StatusCode, resp.Header, b}, nil
 }
@@ -107,7 +109,7 @@ func (r *robot) refused(code string, message string, v verdict) error {
 	text := fmt.Sprintf("%s: %s", r.kind.section, code)
 	if v.do != "" {
 		text += ": " + v.do
-	} else if m := r.hidden.said(message); m != "" {
+	} else if m := r.hidden.Reveal().said(message); m != "" {
 		text += ": " + m
 	}
 	err := errors.New(text)

@@ -39,6 +39,10 @@ type sender struct {
 	// counts are the repeats of this channel, as they are in the store.
 	counts  map[string]repeats
 	trimmed time.Time
+	// late counts the mails to people that were put aside; lateLast says that the
+	// last one sent was one of them.
+	late     int
+	lateLast bool
 }
 
 // run sends until ctx ends, whenever no other replica does.
@@ -110,7 +114,7 @@ func (s *sender) step(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	if st.Streak > 0 && now.Sub(s.trimmed) > 30*time.Second {
+	if (st.Streak > 0 || s.late > 0) && now.Sub(s.trimmed) > 30*time.Second {
 		s.trimmed = now
 		if err := s.trim(ctx); err != nil {
 			return 0, err
@@ -168,13 +172,17 @@ func (s *sender) attempt(ctx context.Context, st progress) error {
 	}
 	limited, isLimited := errors.AsType[RateLimited](err)
 	_, refused := errors.AsType[Permanent](err)
+	_, theirs := errors.AsType[refusedReader](err)
+	theirs = theirs && s.ch.kind == "people"
 	switch {
 	case err == nil:
 		return s.finish(ctx, st, items, resultDelivered)
 	case isLimited && s.n.cfg.Now().Sub(st.Batch.First) < giveUp:
 		return s.later(ctx, st, err, min(max(limited.After, time.Second), pauseAfter(refusedAt)), resultRateLimited)
 	case refused, s.n.cfg.Now().Sub(st.Batch.First) >= giveUp:
-		return s.bury(ctx, st, items, sums, err, refused)
+		return s.bury(ctx, st, items, sums, err, refused && !theirs)
+	case theirs:
+		return s.postpone(ctx, st, items, err)
 	}
 	return s.later(ctx, st, err, backoff(st.Batch.ID, st.Batch.Tries+1), resultRetried)
 }

@@ -27,12 +27,32 @@ import (
 const (
 	smtpPatience = 60 * time.Second
 	smtpStep     = 15 * time.Second
+	// smtpAnswers bounds what a server may say in one exchange, certificates
+	// included, in bytes: a reply is a few lines, and the library that reads them
+	// knows no end of a line or of a reply.
+	smtpAnswers = 256 << 10
 )
+
+// bounded is a connection that gives so many bytes and no more.
+type bounded struct {
+	net.Conn
+	left int
+}
+
+// Read fails when the other side has said too much.
+func (c *bounded) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, fmt.Errorf("the mail server says more than %d bytes, which no mail server needs", smtpAnswers)
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
 
 var _ Checker = (*smtpSender)(nil)
 
 type smtpSender struct {
-	cfg   SMTP
+	cfg   *SMTP
 	from  *netmail.Address
 	proxy *url.URL
 	tls   *tls.Config
@@ -60,7 +80,7 @@ func NewSMTP(c SMTP, env Env) (Sender, error) {
 	}
 	local, domain, _ := web.ValidEmail(from.Address) // Problems has looked
 	from.Address = local + "@" + domain
-	s := &smtpSender{cfg: c, from: from, now: env.Now}
+	s := &smtpSender{cfg: &c, from: from, now: env.Now}
 	if c.Proxy != "" {
 		if s.proxy, err = url.Parse(c.Proxy); err != nil || s.proxy.Host == "" {
 			return nil, errors.New("smtp: proxy is not a URL such as http://proxy.example:3128")
@@ -196,6 +216,7 @@ func (s *smtpSender) exchange(ctx context.Context, messages []*mail.Msg) error {
 		if err != nil {
 			return nil, err
 		}
+		raw = &bounded{Conn: raw, left: smtpAnswers}
 		conn := raw
 		stop = context.AfterFunc(ctx, func() { conn.Close() })
 		if s.cfg.TLS != "implicit" {
@@ -255,10 +276,12 @@ func (s *smtpSender) remember(key string) {
 // recipient may still get it, it is tried again; those who have it are not
 // written to twice.
 func (s *smtpSender) judge(err error, messages []*mail.Msg) error {
-	again, never := "", ""
+	again, never, theirs := "", "", true
 	for _, msg := range messages {
 		if se, ok := errors.AsType[*mail.SendError](msg.SendError()); ok && !msg.IsDelivered() {
 			line := fmt.Sprintf("%s: %s", masked(recipient(msg)), s.reply(se))
+			// 421 ends the connection, whatever it answers (RFC 5321, 3.8).
+			theirs = theirs && se.Reason == mail.ErrSMTPRcptTo && se.ErrorCode() >= 400 && se.ErrorCode() != 421
 			if se.IsTemp() || se.ErrorCode() < 500 {
 				again = cmp.Or(again, line)
 			} else {
@@ -266,11 +289,17 @@ func (s *smtpSender) judge(err error, messages []*mail.Msg) error {
 			}
 		}
 	}
+	of := func(err error) error {
+		if theirs {
+			return refusedReader{err}
+		}
+		return err
+	}
 	switch {
 	case again != "":
-		return errors.New("smtp: " + again)
+		return of(errors.New("smtp: " + again))
 	case never != "":
-		return Permanent{errors.New("smtp: " + never + ": correct the address, or ask whoever runs the mail server")}
+		return Permanent{of(errors.New("smtp: " + never + ": correct the address, or ask whoever runs the mail server"))}
 	}
 	return s.judgeDial(err)
 }
@@ -296,8 +325,20 @@ func (s *smtpSender) judgeDial(err error) error {
 	case strings.Contains(err.Error(), "does not support SMTP AUTH"), errors.Is(err, mail.ErrNoSupportedAuthDiscovered):
 		return Permanent{fmt.Errorf("smtp: %s takes no password in a way that we send one: leave username out, or ask whoever runs the server", at)}
 	}
-	return fmt.Errorf("smtp: %s: %w", at, err)
+	return fmt.Errorf("smtp: %s: %w", at, spoken{s.hide(err.Error()), err})
 }
+
+// spoken is an error in which the server may have had its say, as it may be shown.
+type spoken struct {
+	text string
+	error
+}
+
+// Error is what may be shown.
+func (e spoken) Error() string { return e.text }
+
+// Unwrap returns the cause.
+func (e spoken) Unwrap() error { return e.error }
 
 // reply is what the server said of one recipient, without the address.
 func (s *smtpSender) reply(se *mail.SendError) string {
@@ -310,7 +351,11 @@ func (s *smtpSender) reply(se *mail.SendError) string {
 
 // hide masks the addresses of a text (docs/security.md NO-5), and shortens it.
 func (s *smtpSender) hide(text string) string {
-	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" <>,;:()[]\"'\n\r\t", r) })
+	const most, between = 2000, " <>,;:()[]\"'\n\r\t"
+	if len(text) > most { // an address that is cut in two would not be known for one
+		text = text[:strings.LastIndexAny(text[:most], between)+1]
+	}
+	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(between, r) })
 	for _, w := range words {
 		if strings.Contains(w, "@") {
 			text = strings.ReplaceAll(text, w, masked(w))

@@ -1,6 +1,10 @@
 package notify
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/remotegpu/gatehouse/broker/redact"
+)
 
 // The example that the libraries of Standard Webhooks are tested with.
 func TestWebhookSignature(t *testing.T) {
@@ -8,7 +12,7 @@ func TestWebhookSignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &webhook{keys: keys}
+	w := &webhook{keys: redact.Hide(keys)}
 	if got := w.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", []byte(`{"test": 2432232314}`)); got != "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=" {
 		t.Errorf("%s", got)
 	}

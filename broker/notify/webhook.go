@@ -17,6 +17,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/problem"
+	"github.com/remotegpu/gatehouse/broker/redact"
 )
 
 // maxWebhookAnswer bounds what is read of an answer, in bytes
@@ -30,10 +31,10 @@ const (
 
 type webhook struct {
 	http   *http.Client
-	url    url.URL
-	keys   [][]byte
+	url    redact.Box[url.URL]
+	keys   redact.Box[[][]byte]
 	now    func() time.Time
-	hidden hidden
+	hidden redact.Box[hidden]
 }
 
 // NewWebhook returns the sender of one endpoint, by the specification of
@@ -58,7 +59,7 @@ func NewWebhook(c Webhook, env Env) (Sender, error) {
 		return nil, fmt.Errorf("webhooks: outgoing client: %w", err)
 	}
 	secrets := strings.Fields(strings.ReplaceAll(c.Secret.Reveal(), "whsec_", ""))
-	return &webhook{http: staying(hc), url: *u, keys: keys, now: env.Now, hidden: secretsOf(u, secrets...)}, nil
+	return &webhook{http: staying(hc), url: redact.Hide(*u), keys: redact.Hide(keys), now: env.Now, hidden: redact.Hide(secretsOf(u, secrets...))}, nil
 }
 
 // webhookKeys reads the secrets of an endpoint, one a line or parted by blanks.
@@ -152,7 +153,7 @@ func webhookType(es []event.Event) string {
 // each secret.
 func (w *webhook) sign(id, at string, body []byte) string {
 	var out []string
-	for _, key := range w.keys {
+	for _, key := range w.keys.Reveal() {
 		h := hmac.New(sha256.New, key)
 		h.Write([]byte(id + "." + at + "."))
 		h.Write(body)
@@ -171,7 +172,8 @@ func (w *webhook) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return Permanent{fmt.Errorf("webhook: %w", err)}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url.String(), bytes.NewReader(body))
+	to := w.url.Reveal()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(body))
 	if err != nil {
 		return Permanent{errors.New("webhook: the request cannot be made")}
 	}
@@ -182,7 +184,7 @@ func (w *webhook) Send(ctx context.Context, m Message) error {
 	req.Header.Set("Webhook-Signature", w.sign(m.ID, at, body))
 	resp, err := w.http.Do(req)
 	if err != nil {
-		return w.hidden.failed("webhook", "send", err)
+		return w.hidden.Reveal().failed("webhook", "send", err)
 	}
 	defer resp.Body.Close()
 	// What a receiver says is for the operator's eyes; the rest is not read.
@@ -195,7 +197,7 @@ func (w *webhook) judge(resp *http.Response, said string) error {
 		return nil
 	}
 	err := fmt.Errorf("webhook: status %d", resp.StatusCode)
-	if s := w.hidden.said(said); s != "" {
+	if s := w.hidden.Reveal().said(said); s != "" {
 		err = fmt.Errorf("%w: %s", err, s)
 	}
 	switch {

@@ -47,8 +47,8 @@ type Bucket struct {
 	Address
 	name   string
 	lock   string
-	key    string
-	secret redact.String
+	key    redact.Box[string]
+	secret redact.Box[string]
 	now    func() time.Time
 	http   *http.Client
 	s3     *minio.Client
@@ -66,9 +66,9 @@ func Open(kind Kind, c BucketConfig, env Env) (*Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.ID(kind), err)
 	}
-	b := &Bucket{Address: a, name: c.ID(kind), lock: strings.ToUpper(c.ObjectLock), key: c.AccessKey.Reveal(), secret: c.SecretKey, now: env.Now, http: client}
+	b := &Bucket{Address: a, name: c.ID(kind), lock: strings.ToUpper(c.ObjectLock), key: redact.Hide(c.AccessKey.Reveal()), secret: redact.Hide(c.SecretKey.Reveal()), now: env.Now, http: client}
 	b.s3, err = minio.New(a.Host, &minio.Options{
-		Creds: credentials.NewStaticV4(b.key, b.secret.Reveal(), ""), Secure: a.TLS, Transport: client.Transport, Region: a.Region, BucketLookup: a.lookup,
+		Creds: credentials.NewStaticV4(b.key.Reveal(), b.secret.Reveal(), ""), Secure: a.TLS, Transport: client.Transport, Region: a.Region, BucketLookup: a.lookup,
 		MaxRetries: 1, // whoever calls decides when to try again
 	})
 	if err != nil {
@@ -183,6 +183,7 @@ func (b *Bucket) page(ctx context.Context, prefix, after string) ([]string, erro
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var out []string
+	last := after
 	// Of the two forms of the question, the vendors in China document the older.
 	opts := minio.ListObjectsOptions{Prefix: prefix, StartAfter: after, Recursive: true, MaxKeys: pageSize, UseV1: b.Kind == OSS || b.Kind == COS}
 	for o := range b.s3.ListObjectsIter(ctx, b.Bucket, opts) {
@@ -192,11 +193,20 @@ func (b *Bucket) page(ctx context.Context, prefix, after string) ([]string, erro
 		if o.Key <= after { // not every store knows where to begin
 			continue
 		}
+		if o.Key < last {
+			return out, fmt.Errorf("the store lists %q after %q, which is out of order", brief(o.Key), brief(last))
+		}
+		if o.Key == last { // a page again
+			continue
+		}
+		last = o.Key
 		if out = append(out, o.Key); len(out) == pageSize {
-			break
+			return out, nil
 		}
 	}
-	return out, nil
+	// The library may end without a word when the time is over: that is no end of
+	// the list.
+	return out, ctx.Err()
 }
 
 // Delete removes an object; one that is not there is no error. Where the bucket

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/minio/minio-go/v7"
 )
@@ -85,6 +87,27 @@ var meanings = map[string]meaning{
 	"SlowDown":                     {text: "the store is busy"},
 }
 
+// maxSaid bounds what is kept of a store's own words, in bytes.
+const maxSaid = 300
+
+// brief makes a store's words fit for a log and a terminal: one line, bounded.
+func brief(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if !unicode.IsGraphic(c) || c == utf8.RuneError || c == '\u2028' || c == '\u2029' {
+			return ' '
+		}
+		return c
+	}, s)
+	if len(s) <= maxSaid {
+		return s
+	}
+	cut := maxSaid
+	for !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}
+
 // explain makes an error say what it means; nil stays nil.
 func (b *Bucket) explain(op, object string, err error) error {
 	if err == nil {
@@ -97,7 +120,8 @@ func (b *Bucket) explain(op, object string, err error) error {
 	var network net.Error
 	switch {
 	case errors.As(err, &said) && said.Code != "":
-		e.Code = said.Code
+		said.Code, said.Message = brief(said.Code), brief(said.Message)
+		e.Code, e.Err = said.Code, said
 		m, known := meanings[said.Code]
 		switch {
 		case known:

@@ -31,14 +31,14 @@ func (b *Bucket) putOSS(ctx context.Context, name string, body []byte) error {
 	host := b.Bucket + "." + strings.TrimPrefix(b.Host, "s3.") // the S3 endpoint speaks S3 alone
 	return b.native(ctx, host, name, body, "X-Oss-Forbid-Overwrite", func(r *http.Request) {
 		r.Header.Set("X-Oss-Content-Sha256", "UNSIGNED-PAYLOAD")
-		signOSS(r, b.Bucket, name, b.Region, b.key, b.secret.Reveal(), b.now())
+		signOSS(r, b.Bucket, name, b.Region, b.key.Reveal(), b.secret.Reveal(), b.now())
 	})
 }
 
 // putCOS writes by COS's own PUT Object with x-cos-forbid-overwrite.
 func (b *Bucket) putCOS(ctx context.Context, name string, body []byte) error {
 	return b.native(ctx, b.Bucket+"."+b.Host, name, body, "X-Cos-Forbid-Overwrite", func(r *http.Request) {
-		signCOS(r, b.key, b.secret.Reveal(), b.now())
+		signCOS(r, b.key.Reveal(), b.secret.Reveal(), b.now())
 	})
 }
 

@@ -85,6 +85,8 @@ type Config struct {
 	Reload func(ctx context.Context, actor string) (Reload, error)
 	// Index finds events; nil where this replica has none.
 	Index *index.Index
+	// ErrorPages are those that people were shown.
+	ErrorPages *web.ErrorPages
 	// Audit is the event log with its chain.
 	Audit event.LogSource
 	// Restore takes the events of an archive with after ≤ time < before into
@@ -130,6 +132,7 @@ type Portal struct {
 	connectors func() []ConnectorState
 	reload     func(ctx context.Context, actor string) (Reload, error)
 	index      *index.Index
+	errorPages *web.ErrorPages
 	audit      event.LogSource
 	restore    func(ctx context.Context, archive string, after, before time.Time) (int, error)
 	notify     notifier
@@ -142,7 +145,7 @@ type Portal struct {
 // New returns a Portal, or an error when something that it needs is missing.
 func New(c Config) (*Portal, error) {
 	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
-		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.Trust == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Restore == nil || c.Audit.Key == nil || c.Notify == nil || c.Now == nil || c.Log == nil {
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.Trust == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Restore == nil || c.Audit.Key == nil || c.ErrorPages == nil || c.Notify == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
 	}
 	if err := checkStorage(c.Storage); err != nil {
@@ -156,7 +159,7 @@ func New(c Config) (*Portal, error) {
 		return nil, err
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, trust: c.Trust, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, place: c.Place, preview: c.Preview, connectors: c.Connectors, reload: c.Reload, index: c.Index, audit: c.Audit, restore: c.Restore, notify: c.Notify,
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, trust: c.Trust, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, place: c.Place, preview: c.Preview, connectors: c.Connectors, reload: c.Reload, index: c.Index, errorPages: c.ErrorPages, audit: c.Audit, restore: c.Restore, notify: c.Notify,
 		storage: c.Storage, adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 

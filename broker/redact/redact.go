@@ -53,3 +53,29 @@ func (s *String) UnmarshalText(b []byte) error {
 	*s = String(b)
 	return nil
 }
+
+// Box keeps a secret, or what holds one, in a struct that runs. fmt calls no
+// method on an unexported field and prints a String there as it is; what is in a
+// Box is not reached by printing whatever the Box is in. The zero value holds the
+// zero value of T. (A pointer would do for %v, but fmt follows one for a verb that
+// does not fit, such as %s; a function it never calls.)
+type Box[T any] struct{ get func() T }
+
+// Hide puts a value into a Box.
+func Hide[T any](v T) Box[T] { return Box[T]{func() T { return v }} }
+
+// Reveal returns what is in the Box.
+func (b Box[T]) Reveal() T {
+	if b.get == nil {
+		var zero T
+		return zero
+	}
+	return b.get()
+}
+
+// Format keeps every verb of fmt to ***, or nothing for the zero value.
+func (b Box[T]) Format(f fmt.State, _ rune) {
+	if b.get != nil {
+		_, _ = io.WriteString(f, mask)
+	}
+}

@@ -30,7 +30,7 @@ type Settings struct {
 
 // Client reports. A nil Client reports nothing.
 type Client struct {
-	cfg   Settings
+	cfg   *Settings
 	sdk   *sdk.Client
 	to    *transport
 	seen  *repeats
@@ -53,7 +53,7 @@ func New(cfg Settings) (*Client, error) {
 	if env == "" {
 		env = defaultEnvironment
 	}
-	c := &Client{cfg: cfg, to: to, seen: newRepeats(cfg.Now)}
+	c := &Client{cfg: &cfg, to: to, seen: newRepeats(cfg.Now)}
 	// Nothing is gathered by the library: no request, no user, no environment, no
 	// modules, no breadcrumbs, no source lines.
 	c.sdk, err = sdk.NewClient(sdk.ClientOptions{

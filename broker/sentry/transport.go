@@ -17,6 +17,8 @@ import (
 	"time"
 
 	sdk "github.com/getsentry/sentry-go"
+
+	"github.com/remotegpu/gatehouse/broker/redact"
 )
 
 const (
@@ -32,7 +34,7 @@ const (
 // envelope, and our one kind of outgoing client.
 type transport struct {
 	endpoint string
-	auth     string
+	auth     redact.Box[string]
 	client   *http.Client
 	log      *slog.Logger
 	now      func() time.Time
@@ -58,7 +60,7 @@ func newTransport(cfg Settings) (*transport, error) {
 	if secret := dsn.GetSecretKey(); secret != "" { // Sentry before 9
 		auth += ", sentry_secret=" + secret
 	}
-	return &transport{endpoint: dsn.GetAPIURL().String(), auth: auth, client: cfg.Client, log: cfg.Log, now: cfg.Now, queue: make(chan envelope, queueSize), until: map[string]time.Time{}}, nil
+	return &transport{endpoint: dsn.GetAPIURL().String(), auth: redact.Hide(auth), client: cfg.Client, log: cfg.Log, now: cfg.Now, queue: make(chan envelope, queueSize), until: map[string]time.Time{}}, nil
 }
 
 // Configure is the library's; all is known already.
@@ -152,7 +154,7 @@ func (t *transport) post(ctx context.Context, body []byte) error {
 		return errors.New("the address of the DSN cannot be called")
 	}
 	req.Header.Set("Content-Type", "application/x-sentry-envelope")
-	req.Header.Set("X-Sentry-Auth", t.auth)
+	req.Header.Set("X-Sentry-Auth", t.auth.Reveal())
 	req.Header.Set("User-Agent", agent)
 	resp, err := t.client.Do(req)
 	if err != nil {

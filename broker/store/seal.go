@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/remotegpu/gatehouse/broker/redact"
 )
 
 // ErrSealed means that no secret key of ours opens the value: it was sealed
@@ -27,7 +29,7 @@ type Sealer struct {
 
 type sealKey struct {
 	id   [4]byte
-	root []byte
+	root redact.Box[[]byte]
 	aead cipher.AEAD
 }
 
@@ -87,7 +89,7 @@ func newSealKey(root []byte, purpose string) (sealKey, error) {
 	if err != nil {
 		return sealKey{}, fmt.Errorf("sealing key: %w", err)
 	}
-	sk := sealKey{root: bytes.Clone(root), aead: aead}
+	sk := sealKey{root: redact.Hide(bytes.Clone(root)), aead: aead}
 	sum := sha256.Sum256(derived)
 	copy(sk.id[:], sum[:])
 	return sk, nil
@@ -126,7 +128,7 @@ func (s *Sealer) Open(aad string, sealed []byte) ([]byte, error) {
 func (s *Sealer) For(purpose string) (*Sealer, error) {
 	out := &Sealer{}
 	for _, k := range s.keys {
-		root, err := hkdf.Key(sha256.New, k.root, nil, "gatehouse purpose "+purpose, 32)
+		root, err := hkdf.Key(sha256.New, k.root.Reveal(), nil, "gatehouse purpose "+purpose, 32)
 		if err != nil {
 			return nil, fmt.Errorf("derive key for %s: %w", purpose, err)
 		}
@@ -157,7 +159,7 @@ func (s *Sealer) CheckMAC(label string, data, mac []byte) bool {
 }
 
 func macWith(k sealKey, label string, data []byte) []byte {
-	h := hmac.New(sha256.New, k.root)
+	h := hmac.New(sha256.New, k.root.Reveal())
 	h.Write([]byte("gatehouse mac v1\x00" + label + "\x00"))
 	h.Write(data)
 	return h.Sum(nil)

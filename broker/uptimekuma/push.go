@@ -41,7 +41,7 @@ type Settings struct {
 
 // Pusher pushes. The zero value pushes nothing.
 type Pusher struct {
-	cfg    Settings
+	cfg    *Settings
 	every  time.Duration
 	failed bool // the last push, so that a failure is told once
 }
@@ -58,13 +58,13 @@ func New(cfg Settings) (*Pusher, error) {
 	if every == 0 {
 		every = defaultEvery
 	}
-	return &Pusher{cfg: cfg, every: every}, nil
+	return &Pusher{cfg: &cfg, every: every}, nil
 }
 
 // Run pushes at once and then every so often, until ctx ends. A push that fails
 // is logged once, as is the first that works again; nothing waits for it.
 func (p *Pusher) Run(ctx context.Context) {
-	if p == nil || p.cfg.Look == nil {
+	if p == nil || p.cfg == nil {
 		return
 	}
 	tick := time.NewTicker(p.every)

@@ -81,6 +81,9 @@ type errorPage struct {
 	Time                   time.Time
 	Actions                []Action
 	Again                  bool // asking once more may help
+	Kept                   bool // it can be shown again by its reference
+	Past                   bool // it is shown again
+	Operator               *Operator
 }
 
 // RenderError writes the one answer for an error. What is no *Error is a fault
@@ -117,7 +120,7 @@ func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	data := errorPage{Title: e.Text(q.Locale, we.Text, we.Args), Code: we.Code, Ref: q.Ref(), Time: e.cfg.Now().UTC(), Actions: we.Actions, Who: we.Who, Down: we.Down, Rule: we.Rule, Reason: we.Reason, Ask: we.Ask,
-		Again: we.Status >= 500 || we.Status == http.StatusTooManyRequests}
+		Again: we.Status >= 500 || we.Status == http.StatusTooManyRequests, Kept: e.cfg.Shown.keep(q, we, e.cfg.Now().UTC())}
 	if e.has(we.Text + ".help") {
 		data.Help = e.Text(q.Locale, we.Text+".help", we.Args)
 	}

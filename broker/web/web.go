@@ -48,6 +48,8 @@ type Config struct {
 	Observe func(handler string, code int, took time.Duration)
 	// Tracer begins the span of every request; nil where nothing is traced.
 	Tracer *tracing.Tracer
+	// Shown keeps the error pages of signed-in people; nil keeps none.
+	Shown *ErrorPages
 }
 
 // PlaceHeaders name the headers in which a trusted proxy says where its client is:

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -89,7 +91,7 @@ func (a admin) send(ctx context.Context, e env, method, path string, body io.Rea
 	var fail struct{ Message, Code, Ref string }
 	out := &answerError{status: resp.StatusCode, body: raw, text: "the server answered " + resp.Status}
 	if json.Unmarshal(raw, &fail) == nil && fail.Message != "" {
-		out.text = fmt.Sprintf("%s (%s, reference %s)", fail.Message, fail.Code, fail.Ref)
+		out.text = fmt.Sprintf("%s (%s, reference %s)", printable(fail.Message), printable(fail.Code), printable(fail.Ref))
 		if fail.Code == "policy.stepup" && os.Getenv("GATEHOUSE_TOKEN") == "" {
 			out.text += "; run: gatehouse login --browser --fresh"
 		}
@@ -144,6 +146,20 @@ func (a admin) signedIn(ctx context.Context) (base, tok string, client *http.Cli
 	}
 	client, err = c.Long()
 	return c.Issuer(), t.Value, client, err
+}
+
+// maxPrinted bounds what is printed of a server's words, in bytes.
+const maxPrinted = 1000
+
+// printable makes a server's words fit for a terminal (docs/security.md G8).
+func printable(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if !unicode.IsGraphic(c) || c == '\u2028' || c == '\u2029' {
+			return utf8.RuneError
+		}
+		return c
+	}, s[:min(len(s), maxPrinted)])
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 // answerError is an answer of the API that refuses.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -175,6 +176,49 @@ func (c auditKeyCmd) Run(e env, _ *kong.Kong) error {
 }
 
 // bundle opens the log with its chain as the running server gives it.
+// It may be long, so that no time bounds it, but a server that falls silent does.
 func (a admin) bundle(ctx context.Context, e env) (io.ReadCloser, error) {
-	return a.send(ctx, e, http.MethodGet, "/audit/bundle", nil)
+	ctx, cancel := context.WithCancelCause(ctx)
+	silent := time.AfterFunc(silence, func() { cancel(errSilent) })
+	body, err := a.send(ctx, e, http.MethodGet, "/audit/bundle", nil)
+	if err != nil {
+		silent.Stop()
+		err = errors.Join(err, context.Cause(ctx))
+		cancel(nil)
+		return nil, err
+	}
+	return &heard{ReadCloser: body, ctx: ctx, cancel: cancel, silent: silent}, nil
+}
+
+// silence is how long a server may say nothing while it streams; it sends what it
+// has in pieces of a few thousand records. A test shortens it.
+var silence = 2 * time.Minute
+
+var errSilent = errors.New("the server fell silent in the middle of the log; try again, and see to its own log")
+
+// heard is a stream of a server that must go on speaking.
+type heard struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	silent *time.Timer
+}
+
+// Read waits for the next piece as long as silence.
+func (h *heard) Read(p []byte) (int, error) {
+	n, err := h.ReadCloser.Read(p)
+	if n > 0 {
+		h.silent.Reset(silence)
+	}
+	if cause := context.Cause(h.ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return n, err
+}
+
+// Close ends the request.
+func (h *heard) Close() error {
+	h.silent.Stop()
+	h.cancel(nil)
+	return h.ReadCloser.Close()
 }

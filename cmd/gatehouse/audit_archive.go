@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -39,7 +38,7 @@ func (f archiveFlags) verify(e env, v event.Verification, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	report, err := r.Verify(e.ctx, archive.Verification{Key: v.Key, Number: v.Checkpoint.Number, Hash: v.Checkpoint.Hash})
+	report, err := r.Verify(e.ctx, v)
 	if err != nil {
 		return err
 	}
@@ -68,13 +67,12 @@ func showArchive(e env, r archive.Report) error {
 	}
 	fmt.Fprintln(out, "THE ARCHIVE IS NOT AS IT WAS SEALED:")
 	w := tabwriter.NewWriter(out, 2, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "FAULT\tBLOCK\tOBJECT\tWHAT")
+	fmt.Fprintln(w, "FAULT\tCOUNT\tBLOCK\tPOSITION\tOBJECT\tWHAT")
 	for _, f := range r.Faults {
-		block := ""
-		if f.Block > 0 {
-			block = strconv.FormatUint(f.Block, 10)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, block, f.Object, f.Text)
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", f.Name, f.Count, span(f.Block, f.ToBlock), span(f.Position, f.ToPosition), f.Object, f.Text)
+	}
+	if r.More {
+		fmt.Fprintln(w, "…\t\t\t\t\tand more")
 	}
 	return w.Flush()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/remotegpu/gatehouse/broker"
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/config"
 )
 
@@ -35,7 +36,7 @@ func (c checkCmd) Run(e env, _ *kong.Kong) error {
 	}
 	report := checkReport{OK: err == nil, Findings: findings}
 	if err == nil && !c.Offline {
-		report.Probes = broker.Check(e.ctx, cfg, broker.Options{Version: version, Log: broker.NewLogger(e.stderr, config.LogConfig{Level: "error", Format: "text"}), SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY"), Send: c.Send})
+		report.Probes = broker.Check(e.ctx, cfg, broker.Options{Version: version, Log: broker.NewLogger(e.stderr, config.LogConfig{Level: "error", Format: "text"}), SecretKeys: redact.String(os.Getenv("GATEHOUSE_SECRET_KEY")), Send: c.Send})
 		for _, p := range report.Probes {
 			report.OK = report.OK && (p.OK || !p.Required)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/remotegpu/gatehouse/broker"
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/config"
 )
 
@@ -34,7 +35,7 @@ func (c serveCmd) Run(e env, _ *kong.Kong) error {
 	}
 	log, level, flush := broker.NewServerLogger(e.stderr, cfg.Log)
 	defer flush()
-	b, err := broker.New(e.ctx, cfg, broker.Options{Version: version, Log: log, Level: level, SecretKeys: os.Getenv("GATEHOUSE_SECRET_KEY"),
+	b, err := broker.New(e.ctx, cfg, broker.Options{Version: version, Log: log, Level: level, SecretKeys: redact.String(os.Getenv("GATEHOUSE_SECRET_KEY")),
 		Load: func() (*config.Config, config.Findings, error) {
 			return config.Load(e.config, config.LoadOptions{Types: broker.Types(), Dev: c.Dev})
 		}})

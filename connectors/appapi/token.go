@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/connectors"
 )
 
@@ -30,7 +31,7 @@ type Token struct {
 	Now   func() time.Time
 
 	mu     sync.Mutex
-	token  string
+	token  redact.Box[string]
 	until  time.Time
 	flight singleflight.Group
 }
@@ -72,14 +73,15 @@ func (t *Token) keep(s string, life time.Duration) {
 	life -= min(margin, life/2)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.token, t.until = s, t.Now().Add(life)
+	t.token, t.until = redact.Hide(s), t.Now().Add(life)
 }
 
 // Kept returns the token that is there already, if it is still good.
 func (t *Token) Kept() (string, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.token, t.token != "" && t.Now().Before(t.until)
+	token := t.token.Reveal()
+	return token, token != "" && t.Now().Before(t.until)
 }
 
 // Drop forgets a token that the vendor no longer takes. Another that came in
@@ -87,8 +89,8 @@ func (t *Token) Kept() (string, bool) {
 func (t *Token) Drop(token string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.token == token {
-		t.token = ""
+	if t.token.Reveal() == token {
+		t.token = redact.Box[string]{}
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 // Connector signs people in by one application at DingTalk.
 type Connector struct {
 	id     string
-	cfg    Config
+	cfg    *Config
 	client *appapi.Client
 	app    *appapi.Token
 }
@@ -43,7 +43,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dingtalk: outgoing client: %w", err)
 	}
-	c := &Connector{id: env.ID, cfg: cfg, client: appapi.NewClient("dingtalk", hc)}
+	c := &Connector{id: env.ID, cfg: &cfg, client: appapi.NewClient("dingtalk", hc)}
 	c.app = &appapi.Token{Now: env.Now, Fetch: c.appToken}
 	return c, nil
 }

@@ -26,7 +26,7 @@ const (
 // Connector signs people in by one application at Feishu.
 type Connector struct {
 	id     string
-	cfg    Config
+	cfg    *Config
 	client *appapi.Client
 	app    *appapi.Token
 	log    *slog.Logger
@@ -50,7 +50,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Connector{id: env.ID, cfg: cfg, client: appapi.NewClient("feishu", hc), log: log}
+	c := &Connector{id: env.ID, cfg: &cfg, client: appapi.NewClient("feishu", hc), log: log}
 	c.app = &appapi.Token{Now: env.Now, Fetch: c.appToken}
 	return c, nil
 }

@@ -23,7 +23,7 @@ func FuzzAnswers(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	c := &Connector{cfg: Config{ClientID: "app"}, ends: Config{}.endpoints()}
+	c := &Connector{cfg: &Config{ClientID: "app"}, ends: Config{}.endpoints()}
 	own := c.settingsURL()
 	f.Fuzz(func(t *testing.T, s string) {
 		body := []byte(s)

@@ -30,7 +30,7 @@ const (
 // Connector signs people in at one GitHub.
 type Connector struct {
 	id     string
-	cfg    Config
+	cfg    *Config
 	ends   endpoints
 	client *http.Client
 	log    *slog.Logger
@@ -62,7 +62,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Connector{
-		id: env.ID, cfg: cfg, ends: cfg.endpoints(), client: &own, log: log,
+		id: env.ID, cfg: &cfg, ends: cfg.endpoints(), client: &own, log: log,
 		wantOrgs: grants(cfg.scopes(), "read:org"),
 	}, nil
 }

@@ -122,7 +122,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 	if base == "" {
 		base = gitlabCom
 	}
-	g := &rules{cfg: cfg, api: strings.TrimRight(cfg.APIURL, "/"), scopes: cfg.scopes()}
+	g := &rules{cfg: &cfg, api: strings.TrimRight(cfg.APIURL, "/"), scopes: cfg.scopes()}
 	if g.api == "" {
 		g.api = base + "/api/v4"
 	}
@@ -143,7 +143,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 
 // rules are what is asked of a GitLab account beyond its proof.
 type rules struct {
-	cfg    Config
+	cfg    *Config
 	api    string
 	scopes []string
 }

@@ -73,11 +73,11 @@ func (d Directory) problems() []problem.Problem {
 
 // account is what is used of the key file.
 type account struct {
-	Type     string `json:"type"`
-	Email    string `json:"client_email"`
-	Key      string `json:"private_key"`
-	KeyID    string `json:"private_key_id"`
-	TokenURI string `json:"token_uri"`
+	Type     string        `json:"type"`
+	Email    string        `json:"client_email"`
+	Key      redact.String `json:"private_key"`
+	KeyID    string        `json:"private_key_id"`
+	TokenURI string        `json:"token_uri"`
 }
 
 func parseAccount(text string) (account, error) {
@@ -85,7 +85,7 @@ func parseAccount(text string) (account, error) {
 	if json.Unmarshal([]byte(text), &a) != nil || a.Type != "service_account" || a.Email == "" || a.Key == "" {
 		return account{}, errors.New("service_account is not the key file of a service account")
 	}
-	if _, err := oidc.ParsePrivateKey(a.Key); err != nil {
+	if _, err := oidc.ParsePrivateKey(a.Key.Reveal()); err != nil {
 		return account{}, fmt.Errorf("service_account: private_key: %w", err)
 	}
 	if a.TokenURI == "" {
@@ -99,8 +99,8 @@ func parseAccount(text string) (account, error) {
 
 // directory asks for groups.
 type directory struct {
-	cfg    Directory
-	acc    account
+	cfg    *Directory
+	acc    *account
 	base   string
 	mu     sync.Mutex
 	tokens map[string]*oauth2.Token // the service account's, by administrator
@@ -111,7 +111,7 @@ func openDirectory(cfg Directory) (*directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &directory{cfg: cfg, acc: acc, base: strings.TrimRight(cfg.URL, "/"), tokens: map[string]*oauth2.Token{}}
+	d := &directory{cfg: &cfg, acc: &acc, base: strings.TrimRight(cfg.URL, "/"), tokens: map[string]*oauth2.Token{}}
 	if d.base == "" {
 		d.base = directoryURL
 	}
@@ -208,7 +208,7 @@ func (d *directory) token(ctx context.Context, hc *http.Client, admin string) (s
 	if kept.Valid() {
 		return kept.AccessToken, nil
 	}
-	conf := jwt.Config{Email: d.acc.Email, PrivateKey: []byte(d.acc.Key), PrivateKeyID: d.acc.KeyID, Subject: admin, Scopes: []string{directoryScope}, TokenURL: d.acc.TokenURI}
+	conf := jwt.Config{Email: d.acc.Email, PrivateKey: []byte(d.acc.Key.Reveal()), PrivateKeyID: d.acc.KeyID, Subject: admin, Scopes: []string{directoryScope}, TokenURL: d.acc.TokenURI}
 	t, err := conf.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, hc)).Token()
 	if re, ok := errors.AsType[*oauth2.RetrieveError](err); ok && re.Response.StatusCode < 500 {
 		// The library's text is the whole answer.

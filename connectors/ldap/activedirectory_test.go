@@ -250,7 +250,7 @@ func FuzzActiveDirectoryName(f *testing.F) {
 		if !validName(typed) {
 			return
 		}
-		c := &Connector{cfg: Config{Preset: presetAD, NetBIOSDomain: domain}, names: names, dnsDomain: "example.com"}
+		c := &Connector{cfg: &Config{Preset: presetAD, NetBIOSDomain: domain}, names: names, dnsDomain: "example.com"}
 		text, err := c.userFilter(typed)
 		if err != nil {
 			return

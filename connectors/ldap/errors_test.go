@@ -40,7 +40,7 @@ func TestADCodes(t *testing.T) {
 		{goldap.NewError(goldap.LDAPResultUnwillingToPerform, errors.New("x, data 532, v1")), "", ""},
 	} {
 		for friendly, want := range map[bool]string{false: c.code, true: c.friendly} {
-			lc := &Connector{cfg: Config{FriendlyErrors: friendly, ResetURL: "https://reset.example.com/"}}
+			lc := &Connector{cfg: &Config{FriendlyErrors: friendly, ResetURL: "https://reset.example.com/"}}
 			_, code := adReason(c.err)
 			err := lc.refuse(code, c.err)
 			var r *connectors.Refusal

@@ -17,7 +17,7 @@ import (
 // Connector checks passwords against one directory.
 type Connector struct {
 	id     string
-	cfg    Config
+	cfg    *Config
 	user   template
 	names  adNames // instead of user, where the preset's are not replaced
 	groups template
@@ -40,7 +40,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 		}
 	}
 	cfg = cfg.withDefaults()
-	c := &Connector{id: env.ID, cfg: cfg, log: env.Log, now: env.Now, binds: make(chan struct{}, maxBinds)}
+	c := &Connector{id: env.ID, cfg: &cfg, log: env.Log, now: env.Now, binds: make(chan struct{}, maxBinds)}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -60,10 +60,10 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 	if c.groups, err = parseTemplate(cfg.groupFilter(), "%s", "%u"); err != nil {
 		return nil, err
 	}
-	if c.dial, err = newDialer(&c.cfg, c.id, c.log); err != nil {
+	if c.dial, err = newDialer(c.cfg, c.id, c.log); err != nil {
 		return nil, err
 	}
-	c.pool = newPool(c.dial, &c.cfg)
+	c.pool = newPool(c.dial, c.cfg)
 	return c, nil
 }
 
@@ -234,7 +234,7 @@ func (c *Connector) bindAs(ctx context.Context, dn, password string) (*goldap.Si
 		return nil, err
 	}
 	defer cn.close()
-	res, err := cn.bind(ctx, &c.cfg, dn, password)
+	res, err := cn.bind(ctx, c.cfg, dn, password)
 	if err != nil && ctx.Err() == nil {
 		// The next one is asked elsewhere. This one is not tried again: the
 		// directory may have counted it (docs/security.md LD-9).

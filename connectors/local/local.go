@@ -66,7 +66,7 @@ type entry struct {
 // Connector checks passwords of local users.
 type Connector struct {
 	id    string
-	users map[string]entry // by user name, lower case
+	users map[string]*entry // by user name, lower case
 	// dummies are checked for unknown users, so that they cost the same: one for
 	// each user, at that user's cost. Which one a name gets is fixed by seed.
 	dummies []hash
@@ -82,13 +82,13 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 			return nil, p
 		}
 	}
-	c := &Connector{id: env.ID, users: map[string]entry{}, slots: make(chan struct{}, max(2, runtime.NumCPU())), seed: maphash.MakeSeed(), now: env.Now}
+	c := &Connector{id: env.ID, users: map[string]*entry{}, slots: make(chan struct{}, max(2, runtime.NumCPU())), seed: maphash.MakeSeed(), now: env.Now}
 	for _, u := range cfg.Users {
 		h, err := parseHash(u.PasswordHash.Reveal())
 		if err != nil {
 			return nil, err
 		}
-		e := entry{User: u, hash: h}
+		e := &entry{User: u, hash: h}
 		for _, s := range u.CIDRs {
 			p, err := netip.ParsePrefix(s)
 			if err != nil {
@@ -140,13 +140,13 @@ func (c *Connector) dummy(name string) hash {
 	return c.dummies[maphash.String(c.seed, name)%uint64(len(c.dummies))]
 }
 
-func (e entry) subject() string { return strings.ToLower(e.Username) }
+func (e *entry) subject() string { return strings.ToLower(e.Username) }
 
-func (e entry) allows(ip netip.Addr) bool {
+func (e *entry) allows(ip netip.Addr) bool {
 	return len(e.cidrs) == 0 || slices.ContainsFunc(e.cidrs, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
 }
 
-func (c *Connector) identity(u entry) connectors.Identity {
+func (c *Connector) identity(u *entry) connectors.Identity {
 	name := u.Name
 	if name == "" {
 		name = u.Username

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/connectors"
 	"github.com/remotegpu/gatehouse/connectors/jwks"
 )
@@ -72,13 +73,13 @@ type Proof struct {
 // Connector signs people in at one provider.
 type Connector struct {
 	id      string
-	cfg     Config
+	cfg     *Config
 	flavour Flavour
 	client  *http.Client
 	log     *slog.Logger
 	now     func() time.Time
 	mapping map[string]connectors.Mapping
-	key     crypto.Signer // of private_key_jwt; nil for another method
+	key     redact.Box[crypto.Signer] // of private_key_jwt; nil for another method
 	lazy    lazy
 	keys    *jwks.Keys
 }
@@ -113,7 +114,7 @@ func New(env connectors.Env, cfg Config, f Flavour) (*Connector, error) {
 	// A redirect would take the client's secret or somebody's token along.
 	own := *hc
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	c := &Connector{id: env.ID, cfg: cfg, flavour: f, client: &own, log: env.Log, now: env.Now, mapping: map[string]connectors.Mapping{}}
+	c := &Connector{id: env.ID, cfg: &cfg, flavour: f, client: &own, log: env.Log, now: env.Now, mapping: map[string]connectors.Mapping{}}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -130,9 +131,11 @@ func New(env connectors.Env, cfg Config, f Flavour) (*Connector, error) {
 		}
 	}
 	if !cfg.PrivateKey.IsZero() {
-		if c.key, err = ParsePrivateKey(cfg.PrivateKey.Reveal()); err != nil {
+		key, err := ParsePrivateKey(cfg.PrivateKey.Reveal())
+		if err != nil {
 			return nil, fmt.Errorf("oidc: private_key: %w", err)
 		}
+		c.key = redact.Hide(key)
 	}
 	c.lazy.init()
 	c.keys = jwks.New(jwks.Config{Name: "oidc", Now: c.now, Log: c.log, Fetch: func(ctx context.Context, address string) ([]byte, error) {

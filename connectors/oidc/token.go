@@ -32,7 +32,7 @@ func (c *Connector) method(p *provider) string {
 	switch {
 	case c.cfg.AuthMethod != "":
 		return c.cfg.AuthMethod
-	case c.key != nil:
+	case c.key.Reveal() != nil:
 		return "private_key_jwt"
 	case c.cfg.ClientSecret.IsZero():
 		return "none"
@@ -131,7 +131,7 @@ func (c *Connector) assertion(p *provider) (string, error) {
 	if c.cfg.PrivateKeyID != "" {
 		opts = opts.WithHeader("kid", c.cfg.PrivateKeyID)
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algOf(c.key), Key: c.key}, opts)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algOf(c.key.Reveal()), Key: c.key.Reveal()}, opts)
 	if err != nil {
 		return "", err
 	}

@@ -27,7 +27,7 @@ const (
 // was proved is proved once, and a session by it lasts 12 hours at most.
 type Connector struct {
 	id     string
-	cfg    Config
+	cfg    *Config
 	client *appapi.Client
 	app    *appapi.Token
 	log    *slog.Logger
@@ -48,7 +48,7 @@ func Open(env connectors.Env, cfg Config) (connectors.Connector, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Connector{id: env.ID, cfg: cfg, client: appapi.NewClient("wecom", hc), log: log}
+	c := &Connector{id: env.ID, cfg: &cfg, client: appapi.NewClient("wecom", hc), log: log}
 	c.app = &appapi.Token{Now: env.Now, Fetch: c.appToken}
 	return c, nil
 }

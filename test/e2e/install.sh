@@ -19,6 +19,7 @@ need /usr/share/samba/setup/provision.ldif samba-ad-provision
 need socat socat
 need openssl openssl
 need curl curl
+need dash dash
 need chromium chromium
 need dbus-run-session dbus-daemon
 need gnome-keyring-daemon gnome-keyring

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/event"
@@ -247,43 +248,45 @@ func TestGap(t *testing.T) {
 // A bucket that fails is tried again, and said once; it works again, and that is
 // known too.
 func TestRun(t *testing.T) {
-	r := newRig(t)
-	r.happen(2)
-	r.clock.Wait(10 * time.Minute)
-	r.bucket.fail = func(call int, _ string) (error, bool) {
-		if call <= patience {
-			return errLost, false
+	synctest.Test(t, func(t *testing.T) { // in its own time: the tries are seconds apart
+		r := newRig(t)
+		r.happen(2)
+		r.clock.Wait(10 * time.Minute)
+		r.bucket.fail = func(call int, _ string) (error, bool) {
+			if call <= patience {
+				return errLost, false
+			}
+			return nil, false
 		}
-		return nil, false
-	}
-	a := r.open(func(c *Config) { c.Every = 10 * time.Millisecond })
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		if lag, known := a.Lag(); known && lag == 0 {
-			break
+		a := r.open(func(c *Config) { c.Every = 10 * time.Millisecond })
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- a.Run(ctx) }()
+		deadline := time.Now().Add(time.Minute)
+		for {
+			if lag, known := a.Lag(); known && lag == 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("nothing was archived")
+			}
+			time.Sleep(time.Second)
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("nothing was archived")
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	stop()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	r.whole()
-	failed := 0
-	for _, e := range r.told {
-		if e.Name == event.AuditArchiveFailed {
-			failed++
+		r.whole()
+		failed := 0
+		for _, e := range r.told {
+			if e.Name == event.AuditArchiveFailed {
+				failed++
+			}
 		}
-	}
-	if failed != 1 || r.said(event.AuditArchived).Name == "" {
-		t.Errorf("%d failures told: %+v", failed, r.told)
-	}
+		if failed != 1 || r.said(event.AuditArchived).Name == "" {
+			t.Errorf("%d failures told: %+v", failed, r.told)
+		}
+	})
 }
 
 // without is a log from which one block was removed.

@@ -40,13 +40,20 @@ type Object struct {
 	Signed bool
 }
 
+// maxNames bounds a listing: an archive that writes two objects every minute has
+// so many after four years.
+const maxNames = 4 << 20
+
 // Objects lists the archive, in the order of the blocks.
 func (r *Reader) Objects(ctx context.Context) ([]Object, error) {
 	var out []Object
-	manifests := map[string]bool{}
+	manifests, names := map[string]bool{}, 0
 	for name, err := range r.src.List(ctx, r.prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list the archive: %w", err)
+		}
+		if names++; names > maxNames {
+			return nil, fmt.Errorf("list the archive: there are more than %d objects below its prefix, which no archive of ours has: is %q the prefix of something else?", maxNames, r.prefix)
 		}
 		name = strings.TrimPrefix(name, r.prefix)
 		if object, is := strings.CutSuffix(name, manifestSuffix); is {

@@ -183,7 +183,7 @@ func (r *rig) archive(change ...func(*Config)) {
 // verify returns the kinds of the faults, each once.
 func (r *rig) verify() (Report, string) {
 	r.t.Helper()
-	rep, err := NewReader(r.bucket, "audit/").Verify(r.t.Context(), Verification{Key: r.key.Public})
+	rep, err := NewReader(r.bucket, "audit/").Verify(r.t.Context(), event.Verification{Key: r.key.Public})
 	if err != nil {
 		r.t.Fatal(err)
 	}

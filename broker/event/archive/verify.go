@@ -1,32 +1,32 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/event"
 )
 
-// Fault is one thing that is wrong with an archive.
+// Fault is one thing that is wrong with an archive, or several in a row of the
+// same kind. Beside the names that event.Verification gives there are
+// block.repeated, object.altered, object.removed, object.unreadable,
+// manifest.removed and manifest.unsigned.
 type Fault struct {
-	Object string `json:"object,omitempty"` // without the prefix
-	Block  uint64 `json:"block,omitempty"`
-	// Name is one of record.altered, record.removed, block.altered,
-	// block.unsigned, block.missing, block.repeated, object.altered,
-	// object.removed, object.unreadable, manifest.removed, manifest.unsigned,
-	// anchor.forged, truncated.start, checkpoint.gone, checkpoint.broken.
-	Name string `json:"fault"`
-	Text string `json:"text"`
+	Object string `json:"object,omitempty"` // without the prefix; where the first of them is
+	event.Fault
 }
 
 // Report is what a verification found.
 type Report struct {
-	Objects int `json:"objects"`
-	Blocks  int `json:"blocks"`
-	Records int `json:"records"`
+	Objects int    `json:"objects"`
+	Blocks  uint64 `json:"blocks"`
+	Records uint64 `json:"records"`
 	// First and Last are the numbers of the blocks at both ends, From and To
 	// their times.
 	First uint64    `json:"first_block"`
@@ -40,200 +40,185 @@ type Report struct {
 	// compared with itself alone.
 	Key    string  `json:"key,omitempty"`
 	Faults []Fault `json:"faults"`
-}
-
-// Verification says against what an archive is verified.
-type Verification struct {
-	// Key is the audit key's public half, from elsewhere than the archive; nil
-	// compares the archive with itself alone.
-	Key ed25519.PublicKey
-	// Number and Hash are of a block that was in the archive once; 0 for none.
-	Number uint64
-	Hash   event.Hash
+	// More says that there were more faults than are listed.
+	More bool `json:"more_faults,omitempty"`
 }
 
 // maxFaults bounds a report: whoever destroys an archive leaves more faults than
 // anybody reads.
 const maxFaults = 1000
 
-// Verify goes through the whole archive: every object against its manifest,
-// every record against its block, every block against the one before and the
-// key. An error is that the archive could not be read; what is wrong with it
-// stands in the report.
-func (r *Reader) Verify(ctx context.Context, want Verification) (Report, error) {
-	key := want.Key
-	v := verification{reader: r, key: key, want: want, report: Report{Faults: []Fault{}}}
-	if key != nil {
-		v.report.Key = event.KeyID(key)
+// Verify goes through the whole archive: every object against its manifest here,
+// every record against its block, every block against the one before and the key
+// by event.Verification, as a running server's log is verified. An error is that
+// the archive could not be read; what is wrong with it stands in the report.
+func (r *Reader) Verify(ctx context.Context, want event.Verification) (Report, error) {
+	v := &verification{reader: r, key: want.Key, report: Report{Faults: []Fault{}}}
+	if v.key != nil {
+		v.report.Key = event.KeyID(v.key)
 	}
-	anchors, err := r.Anchors(ctx, key)
-	if errors.Is(err, event.ErrBlockSignature) {
-		v.fault("", 0, "anchor.forged", err.Error())
-		anchors, err = nil, nil // none of them is believed
-	}
+	chain, err := want.Run(ctx, v)
 	if err != nil {
 		return v.report, err
 	}
-	v.anchors = anchors
-	objects, err := r.Objects(ctx)
-	if err != nil {
-		return v.report, err
+	rep := &v.report
+	rep.Blocks, rep.Records, rep.More = chain.Blocks, chain.Records, rep.More || chain.More
+	rep.First, rep.Last, rep.To = chain.First.Number, chain.Newest.Number, chain.Sealed
+	rep.Checkpoint = chain.Newest.String()
+	for _, f := range chain.Faults {
+		v.place(f)
 	}
-	if len(objects) == 0 {
-		return v.report, errors.New("there is no archive here: no object is named like 2026/11/26/blocks-000000000001-000000000123.jsonl.gz; is the prefix right?")
+	slices.SortStableFunc(v.placed, func(a, b placed) int { return a.at - b.at })
+	for _, p := range v.placed[:min(len(v.placed), maxFaults)] {
+		rep.Faults = append(rep.Faults, p.Fault)
 	}
-	for _, o := range objects {
-		if err := v.object(ctx, o); err != nil {
-			return v.report, err
-		}
-	}
-	if n := want.Number; n > 0 && !v.met && !v.covered(n) {
-		v.fault("", n, "checkpoint.gone", fmt.Sprintf("block %d was in the archive once and is not there: it was cut, or is an old copy", n))
-	}
-	v.report.Last, v.report.To = v.before.Number, v.before.Time
-	v.report.Checkpoint = fmt.Sprintf("%d:%s", v.before.Number, v.before.Hash)
-	return v.report, nil
+	rep.More = rep.More || len(v.placed) > maxFaults
+	return *rep, nil
 }
 
+// verification is an archive as event.Verification reads it. What is wrong with
+// objects and manifests it notes itself, and goes on.
 type verification struct {
 	reader  *Reader
-	want    Verification
-	met     bool // the block of want was seen
 	key     ed25519.PublicKey
-	anchors []event.Anchor
-	before  event.Block // the newest that was seen
-	last    uint64      // position of the last record
+	anchor  *event.Anchor // the one that reaches furthest
+	objects []Object
+	spans   []span // what was read, in order
+	last    uint64 // number of the newest block that was handed over
+	placed  []placed
 	report  Report
 }
 
-func (v *verification) fault(object string, block uint64, kind, text string) {
-	if len(v.report.Faults) < maxFaults {
-		v.report.Faults = append(v.report.Faults, Fault{Object: object, Block: block, Name: kind, Text: text})
+// span says which object the blocks up to last are in.
+type span struct {
+	last   uint64
+	object int
+}
+
+// placed is a fault with its object's place in the archive.
+type placed struct {
+	at int
+	Fault
+}
+
+var _ event.Source = (*verification)(nil)
+
+// Head says where the archive may begin.
+func (v *verification) Head(ctx context.Context) (event.Head, error) {
+	anchors, err := v.reader.Anchors(ctx, v.key)
+	if errors.Is(err, event.ErrBlockSignature) {
+		v.note(-1, 0, event.AnchorForged, err.Error())
+		anchors, err = nil, nil // none of them is believed
+	}
+	if err != nil {
+		return event.Head{}, err
+	}
+	for _, a := range anchors {
+		if v.anchor == nil || a.Number > v.anchor.Number {
+			v.anchor = &a
+		}
+	}
+	if v.objects, err = v.reader.Objects(ctx); err != nil {
+		return event.Head{}, err
+	}
+	if len(v.objects) == 0 {
+		return event.Head{}, errors.New("there is no archive here: no object is named like 2026/11/26/blocks-000000000001-000000000123.jsonl.gz; is the prefix right?")
+	}
+	return event.Head{Anchor: v.anchor, Whole: true}, nil
+}
+
+// Items reads one object after the other.
+func (v *verification) Items(ctx context.Context) iter.Seq2[event.Item, error] {
+	return func(yield func(event.Item, error) bool) {
+		for i, o := range v.objects {
+			blocks, err := v.object(ctx, i, o)
+			if err != nil {
+				yield(event.Item{}, err)
+				return
+			}
+			for _, b := range blocks {
+				if b.Number <= v.last {
+					v.note(i, b.Number, event.BlockRepeated, fmt.Sprintf("block %d stands here after block %d: it was added, moved, or another server archived here too", b.Number, v.last))
+					continue
+				}
+				if v.last == 0 {
+					v.report.From = b.Time
+				}
+				v.last = b.Number
+				v.spans = append(v.spans, span{b.Number, i})
+				if !yield(event.Item{Parsed: &b.Block}, nil) {
+					return
+				}
+				for _, e := range b.Entries {
+					if !yield(event.Item{Record: &e}, nil) {
+						return
+					}
+				}
+			}
+		}
 	}
 }
 
-// object verifies one object.
-func (v *verification) object(ctx context.Context, o Object) error {
+// note keeps a fault of an object; at is its place, -1 of the archive as a whole.
+func (v *verification) note(at int, block uint64, name, text string) {
+	if len(v.placed) == maxFaults {
+		v.report.More = true
+		return
+	}
+	f := Fault{Fault: event.Fault{Name: name, Count: 1, Block: block, ToBlock: block, Text: text}}
+	if at >= 0 {
+		f.Object = v.objects[at].Name
+	}
+	v.placed = append(v.placed, placed{at, f})
+}
+
+// place finds the object of a fault that the chain has: the one that its first
+// block is in, or of a block that is nowhere, the one behind the gap.
+func (v *verification) place(f event.Fault) {
+	at, found := slices.BinarySearchFunc(v.spans, f.Block, func(s span, block uint64) int { return cmp.Compare(s.last, block) })
+	p := placed{len(v.objects), Fault{Fault: f}}
+	if found || at < len(v.spans) {
+		p.at = v.spans[at].object
+		p.Object = v.objects[p.at].Name
+	}
+	v.placed = append(v.placed, p)
+}
+
+// object reads one object and compares it with its manifest.
+func (v *verification) object(ctx context.Context, at int, o Object) ([]Sealed, error) {
 	v.report.Objects++
 	if !o.Signed {
-		v.fault(o.Name, 0, "manifest.removed", "no manifest stands beside it: it was removed, or the writer died in between and has not been back")
+		v.note(at, 0, "manifest.removed", "no manifest stands beside it: it was removed, or the writer died in between and has not been back")
 	}
 	blocks, m, err := v.reader.Read(ctx, o, v.key)
 	switch {
 	case err == nil:
 	case missing(err):
-		if v.covered(o.Last) { // the bucket's own rules removed half of the pair
+		if v.anchor != nil && v.anchor.Number >= o.Last { // the bucket's own rules removed half of the pair
 			v.report.Objects--
-			return nil
+			return nil, nil
 		}
-		v.fault(o.Name, 0, "object.removed", "its manifest is there and it is not: it was removed")
-		return nil
+		v.note(at, 0, "object.removed", "its manifest is there and it is not: it was removed")
+		return nil, nil
 	case ctx.Err() != nil:
-		return err
+		return nil, err
 	case errors.Is(err, errManifest):
-		v.fault(o.Name, 0, "manifest.unsigned", err.Error())
+		v.note(at, 0, "manifest.unsigned", err.Error())
 	case errors.Is(err, ErrObject):
-		v.fault(o.Name, 0, "object.altered", err.Error())
+		v.note(at, 0, "object.altered", err.Error())
 	case len(blocks) == 0 && transport(err):
-		return err
+		return nil, err
 	default:
-		v.fault(o.Name, 0, "object.unreadable", err.Error())
-	}
-	for _, b := range blocks {
-		v.block(o.Name, b)
+		v.note(at, 0, "object.unreadable", err.Error())
 	}
 	if o.Signed && m.Version == manifestVersion && len(blocks) > 0 && (m.Last.Hash != blocks[len(blocks)-1].Hash || m.First.Hash != blocks[0].Hash || m.Blocks != len(blocks)) {
-		v.fault(o.Name, 0, "object.altered", "its blocks are not those of its manifest")
+		v.note(at, 0, "object.altered", "its blocks are not those of its manifest")
 	}
-	return nil
+	return blocks, nil
 }
 
 // transport reports whether an error says nothing about the archive.
 func transport(err error) bool {
 	var p interface{ Permanent() bool }
 	return errors.As(err, &p)
-}
-
-// covered reports whether an anchor says that a block may be gone.
-func (v *verification) covered(number uint64) bool {
-	for _, a := range v.anchors {
-		if a.Number >= number {
-			return true
-		}
-	}
-	return false
-}
-
-// block verifies one block and its records.
-func (v *verification) block(object string, b Sealed) {
-	v.report.Blocks++
-	v.report.Records += len(b.Entries)
-	before := v.before
-	switch {
-	case before.Number == 0:
-		v.report.First, v.report.From = b.Number, b.Time
-		before = v.beginning(object, b)
-	case b.Number <= before.Number:
-		v.fault(object, b.Number, "block.repeated", fmt.Sprintf("block %d stands here after block %d: it was added, moved, or another server archived here too", b.Number, before.Number))
-		return
-	case b.Number > before.Number+1:
-		v.fault(object, b.Number, "block.missing", fmt.Sprintf("blocks %d to %d are not in the archive: they were removed, or left the log before they were archived", before.Number+1, b.Number-1))
-		before = event.Block{Number: b.Number - 1, Hash: b.Previous}
-	}
-	if err := b.Check(before, v.key); err != nil {
-		kind := "block.altered"
-		switch {
-		case errors.Is(err, event.ErrBlockSignature):
-			kind = "block.unsigned"
-		case errors.Is(err, event.ErrBlockOrder):
-			kind = "block.missing"
-		}
-		v.fault(object, b.Number, kind, err.Error())
-	}
-	v.records(object, b)
-	if v.want.Number == b.Number {
-		if v.met = true; v.want.Hash != b.Hash {
-			v.fault(object, b.Number, "checkpoint.broken", fmt.Sprintf("block %d was another one when its hash was written down: the archive was written anew", b.Number))
-		}
-	}
-	v.before = b.Block
-	v.before.Records = nil
-}
-
-// beginning judges where the archive begins, and returns what the first block
-// must follow.
-func (v *verification) beginning(object string, b Sealed) event.Block {
-	if b.Number == 1 {
-		return event.Block{}
-	}
-	for _, a := range v.anchors {
-		if a.Number == b.Number-1 {
-			return event.Block{Number: a.Number, Hash: a.Hash}
-		}
-	}
-	if !v.covered(b.Number - 1) {
-		v.fault(object, b.Number, "truncated.start", fmt.Sprintf("the archive begins with block %d, and no anchor says that those before were removed because their time was over", b.Number))
-	}
-	return event.Block{Number: b.Number - 1, Hash: b.Previous}
-}
-
-// records verifies that the records are those of the block, all of them and no
-// others.
-func (v *verification) records(object string, b Sealed) {
-	for _, pos := range b.altered() {
-		v.fault(object, b.Number, "record.altered", fmt.Sprintf("the record at position %d is not the one that was sealed", pos))
-	}
-	there := make(map[uint64]bool, len(b.Entries))
-	for _, e := range b.Entries {
-		there[e.Position] = true
-	}
-	for _, r := range b.Records {
-		if !there[r.Position] {
-			v.fault(object, b.Number, "record.removed", fmt.Sprintf("the record at position %d is not there", r.Position))
-		}
-		if r.Position <= v.last {
-			v.fault(object, b.Number, "block.altered", fmt.Sprintf("position %d comes after position %d", r.Position, v.last))
-		}
-		v.last = r.Position
-	}
 }

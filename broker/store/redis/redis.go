@@ -48,9 +48,9 @@ type Config struct {
 
 // Store is the driver.
 type Store struct {
-	cfg    Config
+	cfg    *Config
 	prefix string
-	target target
+	target *target
 
 	c goredis.UniversalClient
 	// side carries the heartbeat and the bus, so that a burst of requests that
@@ -102,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	quiet()
-	s := &Store{cfg: cfg, prefix: cfg.Prefix, target: target}
+	s := &Store{cfg: &cfg, prefix: cfg.Prefix, target: &target}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.c = target.client(max(32, 10*runtime.GOMAXPROCS(0)))
 	s.side = target.client(4)
@@ -127,7 +127,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 func (t target) client(poolSize int) goredis.UniversalClient {
 	o := &goredis.UniversalOptions{
 		Addrs: t.hosts, MasterName: t.master, IsClusterMode: t.mode == modeCluster, DB: t.db,
-		Username: t.user, Password: t.password, SentinelUsername: t.sentinelUser, SentinelPassword: t.sentinelPassword,
+		Username: t.user, Password: t.password.Reveal(), SentinelUsername: t.sentinelUser, SentinelPassword: t.sentinelPassword.Reveal(),
 		TLSConfig: t.tls,
 		// RESP2: nothing of RESP3 is used, and unasked-for pushes on a connection
 		// are one more way for a reply to reach the wrong reader.

@@ -250,3 +250,21 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 }
+
+// ST-2: whoever prints a Store, or what it was opened with, prints no password.
+func TestStorePrintsNoPassword(t *testing.T) {
+	const url = "redis+sentinel://u:hunter2-data@h1/main?sentinel_username=su&sentinel_password=hunter2-sentinel"
+	to, err := parseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{URL: url}
+	s := &Store{cfg: &cfg, target: &to}
+	for _, verb := range []string{"%v", "%+v", "%#v"} {
+		for _, v := range []any{s, cfg, &cfg, to, &to} {
+			if out := fmt.Sprintf(verb, v); strings.Contains(out, "hunter2") {
+				t.Errorf("%s of %T shows %s", verb, v, out)
+			}
+		}
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/remotegpu/gatehouse/broker/redact"
 )
 
 type mode int
@@ -23,15 +25,15 @@ const (
 
 // target is what a URL says.
 type target struct {
-	mode                           mode
-	hosts                          []string // host:port
-	db                             int
-	master                         string
-	user, password                 string
-	sentinelUser, sentinelPassword string
-	secure                         bool
-	caFile                         string
-	tls                            *tls.Config
+	mode                       mode
+	hosts                      []string // host:port
+	db                         int
+	master                     string
+	user, sentinelUser         string
+	password, sentinelPassword redact.String
+	secure                     bool
+	caFile                     string
+	tls                        *tls.Config
 }
 
 // schemes that are understood, in both forms.
@@ -66,7 +68,8 @@ func parseURL(raw string) (target, error) {
 		authority = authority[at+1:]
 		var err1, err2 error
 		t.user, err1 = url.PathUnescape(user)
-		t.password, err2 = url.PathUnescape(password)
+		password, err2 = url.PathUnescape(password)
+		t.password = redact.String(password)
 		if err1 != nil || err2 != nil {
 			return bad("write the %% of a user name or password as %%25")
 		}
@@ -114,7 +117,7 @@ func parseURL(raw string) (target, error) {
 		case name == "sentinel_username" && t.mode == modeSentinel:
 			t.sentinelUser = vs[0]
 		case name == "sentinel_password" && t.mode == modeSentinel:
-			t.sentinelPassword = vs[0]
+			t.sentinelPassword = redact.String(vs[0])
 		default:
 			return bad("an option after ? is unknown here; there are db, with rediss:// ca_file and, for Sentinel, sentinel_username and sentinel_password")
 		}
@@ -195,7 +198,7 @@ func (t *target) exposed() bool {
 
 // scrub takes the credentials out of a text.
 func (t *target) scrub(text string) string {
-	for _, secret := range []string{t.password, t.sentinelPassword} {
+	for _, secret := range []string{t.password.Reveal(), t.sentinelPassword.Reveal()} {
 		if secret != "" {
 			text = strings.ReplaceAll(text, secret, "***")
 			text = strings.ReplaceAll(text, url.PathEscape(secret), "***")

@@ -55,8 +55,8 @@ async function look(page, name, lang, scheme, width, notes, ours = true) {
   if (ours) {
     if (got.lang !== lang) bad(where, `lang is ${got.lang}`);
     if (!/^.{3,} · RemoteGPU$/.test(got.title)) bad(where, `title ${got.title}`);
-    const id = got.text.match(/\b(?:error|signin|password|consent|device|home|account|sessions|apps|claims|notice|layout|nav)\.[a-z_.]+\b(?!@)/g)?.filter((s) => !/^(consent\.gone)$/.test(s));
-    if (id) bad(where, `a text is missing: ${id}`);
+    const id = got.text.match(/\b(?:error|signin|password|consent|device|home|account|sessions|apps|claims|notice|layout|nav)\.[a-z_.]+\b(?!@)/g)?.filter((s) => !/^(consent|device)\.gone$/.test(s));
+    if (id?.length) bad(where, `a text is missing: ${id}`);
     if (/\{[a-z]+\}|%!|&lt;|&#/.test(got.text)) bad(where, `a place is not filled in: ${got.text.match(/.{0,20}(\{[a-z]+\}|%!|&lt;|&#).{0,20}/)[0]}`);
     if (lang === 'zh-CN' && !/\p{Script=Han}{2}/u.test(got.title)) bad(where, `an English title: ${got.title}`);
     if (lang === 'en' && /\p{Script=Han}/u.test(got.text.replace('中文', ''))) bad(where, 'Chinese on an English page');
