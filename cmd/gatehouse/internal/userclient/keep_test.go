@@ -35,6 +35,12 @@ func (r *ring) wait() error {
 	return fail
 }
 
+func (r *ring) asked() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.calls
+}
+
 func (r *ring) Get(service, user string) (string, error) {
 	if err := r.wait(); err != nil {
 		return "", err
@@ -149,8 +155,8 @@ func TestKeyringFails(t *testing.T) {
 		r := withRing(s)
 		spoil(t, s.Store.Keyring, r)
 		p, why, err := s.SignIn(t.Context(), f.tokens(), "", Ends{}, true)
-		if err != nil || p.Kept != KeptFile || !errors.Is(why, ErrKeyring) || r.calls != 1 {
-			t.Errorf("%s: %+v %v %v, %d calls", name, p, why, err, r.calls)
+		if err != nil || p.Kept != KeptFile || !errors.Is(why, ErrKeyring) || r.asked() > 1 {
+			t.Errorf("%s: %+v %v %v, %d calls", name, p, why, err, r.asked())
 		}
 		if tok, err := s.Token(t.Context(), ""); err != nil || tok.Value != "access-0" {
 			t.Errorf("%s: %+v %v", name, tok, err)
