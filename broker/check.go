@@ -111,9 +111,13 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	}
 	wg.Wait()
 	out = append(out, probes...)
-	for _, p := range checked.workloadProbes() {
-		out = append(out, run(p.name, true, p.ask))
+	trust := checked.workloadProbes()
+	probes = make([]Probe, len(trust))
+	for i, p := range trust {
+		wg.Go(func() { probes[i] = run(p.name, true, p.ask) })
 	}
+	wg.Wait()
+	out = append(out, probes...)
 	for _, p := range checked.clientKeyProbes() {
 		out = append(out, run(p.name, true, p.ask))
 	}

@@ -170,6 +170,12 @@ func TestDeviceScopes(t *testing.T) {
 	if cli["scope"] != "openid profile email groups offline_access gatehouse:account gatehouse:consoles" || cli["refresh_token"] == nil || claims(t, cli["access_token"])["aud"] != h.URL {
 		t.Errorf("%v", cli)
 	}
+	// Nor is it as good as somebody who has just signed in: no key outlives it.
+	a := h.as(cli["access_token"].(string), http.MethodPost, h.URL+"/api/v1/me/api-keys", `{"name":"k","scopes":["gatehouse:account"]}`)
+	holds(t, "a key made by a device", a, 403, "policy.stepup")
+	if a := h.as(b.cli("gatehouse:account"), http.MethodPost, h.URL+"/api/v1/me/api-keys", `{"name":"k","scopes":["gatehouse:account"]}`); a.StatusCode >= 300 {
+		t.Errorf("a key made by the command line of a browser: %d %s", a.StatusCode, a.Body)
+	}
 	// Nothing to allow: the page says so and asks nothing.
 	demo := h.person("demo", "203.0.113.9")
 	r = h.asks("ops", "", "scope", "gatehouse:admin")
@@ -181,7 +187,7 @@ func TestDeviceScopes(t *testing.T) {
 	}
 	h.yaml = strings.Replace(h.yaml, "    device_admin: true\n", "", 1)
 	h.restart()
-	a := h.refreshAs("ops", "", ops["refresh_token"])
+	a = h.refreshAs("ops", "", ops["refresh_token"])
 	if a.StatusCode != 200 || a.json(t)["scope"] != "openid offline_access" {
 		t.Errorf("device_admin taken back: %d %s", a.StatusCode, a.Body)
 	}
@@ -266,18 +272,26 @@ func TestDeviceIsNotAllowedUnrecorded(t *testing.T) {
 	w := &watchedStore{}
 	h := startWith(t, &harness{yaml: deviceYAML, wrap: w.watch})
 	b := h.person("demo", "203.0.113.9")
-	r := h.asks("tv", "")
-	question := b.typed(r["user_code"])
-	w.fail(true)
-	holds(t, "while nothing is recorded", b.says(question, "allow"), 503)
-	w.fail(false)
-	oauthError(t, h.polls("tv", "", r["device_code"]), 400, "authorization_pending")
-	if a := b.get("/account/apps"); strings.Contains(a.Body, "TV &lt;b&gt;box") {
-		t.Error("a consent is left of it")
+	for i, c := range []struct{ client, secret string }{{"tv", ""}, {"kiosk", "kiosk-secret"}} {
+		r := h.asks(c.client, c.secret)
+		question := b.typed(r["user_code"])
+		for _, answer := range []string{"allow", "deny"} {
+			w.fail(true)
+			holds(t, c.client+": while nothing is recorded: "+answer, b.says(question, answer), 503)
+			w.fail(false)
+			h.wait(20 * time.Second)
+			oauthError(t, h.polls(c.client, c.secret, r["device_code"]), 400, "authorization_pending")
+		}
+		if a := b.get("/account/apps"); strings.Contains(a.Body, "TV &lt;b&gt;box") != (i > 0) {
+			t.Errorf("%s: a consent is left of it", c.client)
+		}
+		holds(t, c.client+": afterwards", b.says(question, "allow"), 200, "Go back to your terminal")
+		if got := w.named(event.DeviceApproved); len(got) != i+1 {
+			t.Errorf("%s: %d events", c.client, len(got))
+		}
 	}
-	holds(t, "afterwards", b.says(question, "allow"), 200, "Go back to your terminal")
-	if got := w.named(event.DeviceApproved); len(got) != 1 {
-		t.Errorf("%d events", len(got))
+	if got := w.named(event.DeviceDenied); len(got) != 0 {
+		t.Errorf("%d denials", len(got))
 	}
 }
 

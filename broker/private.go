@@ -37,7 +37,7 @@ func (b *serving) guardPrivate(next http.Handler) http.Handler {
 		case publicName(host) && !slices.Contains(own, host):
 			b.edge.RenderError(w, r, web.Fail(http.StatusMisdirectedRequest, "admin.host", "error.admin_host", fmt.Errorf("asked as %s, which stands in admin_hosts no more than in admin_listen", host)))
 			return
-		case fromElsewhere(r):
+		case !strings.HasPrefix(r.URL.Path, "/api/v1/") && fromElsewhere(r): // the API asks everybody for a token
 			b.edge.RenderError(w, r, web.Fail(http.StatusForbidden, "request.cross_origin", "error.cross_origin", nil))
 			return
 		}

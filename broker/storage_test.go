@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/event"
+	"github.com/remotegpu/gatehouse/connectors/connectortest"
 	"github.com/remotegpu/gatehouse/test/peers/cloudsts"
 )
 
@@ -381,5 +382,26 @@ func TestStorageToken(t *testing.T) {
 	refused("introspection", post("/oauth2/introspect", url.Values{"token": {tok}}))
 	if a := c.browser().get("/oauth2/logout?id_token_hint=" + tok); a.StatusCode < 400 && strings.Contains(a.Body, "DEMO") {
 		t.Errorf("logout knows whose it is: %d %s", a.StatusCode, a.Body)
+	}
+}
+
+// A CI job borrows what its service account may, and has no secret at all.
+func TestStorageOfJobs(t *testing.T) {
+	t.Parallel()
+	op := connectortest.NewOP(t)
+	c := lending(t, "trust: [{name: train, provider: github_actions, issuer: \""+op.URL+"\", match: {repository_id: \"123456\", repository_owner_id: \"789\", ref: refs/heads/main}, service_account: acme-trainer, scope: \"gatehouse:storage\"}]\n")
+	tok, _ := c.jobAsks(c.job(op)).json(t)["access_token"].(string)
+	a := c.as(tok, "POST", "/api/v1/storage/credentials", `{}`)
+	if a.StatusCode != http.StatusOK || a.json(t)["prefix"] != "users/acme-trainer/" {
+		t.Fatalf("%d %s", a.StatusCode, a.Body)
+	}
+	if q := one(t, c.aws, 0); q.Subject != "acme-trainer" {
+		t.Errorf("lent to %q", q.Subject)
+	}
+	if e := c.log.named(event.StorageLent); len(e) != 1 || e[0].Actor != "acme-trainer" || e[0].Client != "acme-trainer" {
+		t.Errorf("%+v", e)
+	}
+	if a := c.as(tok, "GET", "/api/v1/service-accounts", ""); a.StatusCode != http.StatusForbidden {
+		t.Errorf("and more: %d %s", a.StatusCode, a.Body)
 	}
 }

@@ -134,7 +134,7 @@ func TestSessionPolicy(t *testing.T) {
 			has    []string
 			hasNot []string
 		}{
-			{nil, []string{":GetObject", ":PutObject", ":List", "AbortMultipartUpload"}, []string{"Delete"}},
+			{[]Access{Read, Write}, []string{":GetObject", ":PutObject", ":List", "AbortMultipartUpload"}, []string{"Delete"}},
 			{[]Access{Read}, []string{":GetObject", ":List"}, []string{"Put", "Delete", "Multipart"}},
 			{[]Access{Write}, []string{":PutObject"}, []string{"GetObject", "ListBucket\"", "ListObjects", "Delete"}},
 			{[]Access{Read, Write, Delete}, []string{":GetObject", ":PutObject", ":DeleteObject", ":List"}, nil},
@@ -144,6 +144,9 @@ func TestSessionPolicy(t *testing.T) {
 			p, err := l.sessionPolicy(l.For(l.Prefix, strings.Repeat("i", 128)))
 			if err != nil || len(p) > 2048 {
 				t.Fatalf("%d characters, %v", len(p), err)
+			}
+			if under := `refix":["` + l.For(l.Prefix, strings.Repeat("i", 128)) + `*"]}}`; strings.Contains(p, ":List") && c.access[0] == Read && !strings.Contains(p, under) {
+				t.Errorf("lists more than the prefix: %s", p)
 			}
 			for _, s := range c.has {
 				if !strings.Contains(p, s) {

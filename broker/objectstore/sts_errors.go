@@ -68,10 +68,11 @@ var refusals = map[string]refusal{
 	"RegionDisabledException": {text: "token services are off in this region: turn them on for the account, or name another sts_endpoint"},
 	"ValidationError":         {text: "role_arn is no role, or ttl is longer than the role's maximum session duration"},
 	// MinIO
-	"STSNotInitialized":       {text: "the store is starting", unavailable: true},
-	"STSIAMNotInitialized":    {text: "the store is starting", unavailable: true},
-	"XMinioIAMNotInitialized": {text: "the store is starting", unavailable: true},
-	"ExpiredToken":            {text: "the token was too old when it arrived: set this machine's clock by NTP"},
+	"STSNotInitialized":          {text: "the store is starting", unavailable: true},
+	"STSIAMNotInitialized":       {text: "the store is starting", unavailable: true},
+	"XMinioIAMNotInitialized":    {text: "the store is starting", unavailable: true},
+	"XMinioServerNotInitialized": {text: "the store is starting", unavailable: true},
+	"ExpiredToken":               {text: "the token was too old when it arrived: set this machine's clock by NTP"},
 	// Stores of Amazon's protocol that do not lend
 	"MethodNotAllowed": {text: noSTS, setup: true},
 	"NotImplemented":   {text: noSTS, setup: true},

@@ -48,7 +48,7 @@ func readAmazon(_ int, body []byte) (Lent, said, error) {
 	var a struct {
 		XMLName xml.Name
 		Result  struct {
-			Credentials struct{ AccessKeyId, SecretAccessKey, SessionToken, Expiration string } //nolint:revive // the vendor's spelling
+			Credentials struct{ AccessKeyId, SecretAccessKey, SessionToken, Expiration string }
 		} `xml:"AssumeRoleWithWebIdentityResult"`
 		Error   said
 		Code    string
@@ -74,7 +74,7 @@ func readAmazon(_ int, body []byte) (Lent, said, error) {
 func lentUntil(id, secret, token, until string) (Lent, said, error) {
 	at, err := time.Parse(time.RFC3339, until)
 	if err != nil {
-		return Lent{}, said{}, errors.New("Expiration is no time")
+		return Lent{}, said{}, errors.New("the time in Expiration is none")
 	}
 	return Lent{AccessKeyID: id, SecretAccessKey: redact.String(secret), SessionToken: redact.String(token), Expires: at.UTC()}, said{}, nil
 }
@@ -99,7 +99,7 @@ func askAliyun(ctx context.Context, l *Lender, q question) (*http.Request, error
 func readAliyun(_ int, body []byte) (Lent, said, error) {
 	var a struct {
 		Code, Message string
-		Credentials   struct{ AccessKeyId, AccessKeySecret, SecurityToken, Expiration string } //nolint:revive // the vendor's spelling
+		Credentials   struct{ AccessKeyId, AccessKeySecret, SecurityToken, Expiration string }
 	}
 	if err := json.Unmarshal(body, &a); err != nil {
 		return Lent{}, said{}, fmt.Errorf("no JSON: %w", err)
@@ -115,7 +115,7 @@ func readAliyun(_ int, body []byte) (Lent, said, error) {
 // 2018-08-13), which takes no policy.
 func askTencent(ctx context.Context, l *Lender, q question) (*http.Request, error) {
 	body, err := json.Marshal(struct {
-		ProviderId       string //nolint:revive // the vendor's spelling
+		ProviderId       string
 		WebIdentityToken string
 		RoleArn          string
 		RoleSessionName  string
@@ -142,7 +142,7 @@ func readTencent(_ int, body []byte) (Lent, said, error) {
 	var a struct {
 		Response *struct {
 			Error       *said
-			Credentials struct{ TmpSecretId, TmpSecretKey, Token string } //nolint:revive // the vendor's spelling
+			Credentials struct{ TmpSecretId, TmpSecretKey, Token string }
 			ExpiredTime int64
 		}
 	}

@@ -133,7 +133,7 @@ func (p *Portal) service(ctx context.Context, claims token.Claims, scopes []stri
 		} else if err != nil {
 			return nil, err
 		}
-		return &caller{service: id, scopes: scopes, bearer: true, keyed: true}, nil
+		return &caller{service: id, client: claims.String("client_id"), scopes: scopes, bearer: true, keyed: true}, nil
 	}
 	if _, there := p.clients.Get(id); !there || claims.String("client_id") != id {
 		return nil, unauthorized("invalid_token", "the service account of this token is not there any more")

@@ -29,9 +29,11 @@ const (
 // Of HTTP/1, an answer that begins before the body has been read to its end is the
 // connection's last one: net/http would go on with the bytes that follow a broken
 // body, or one that was waited for too long, as if they were another request
-// (docs/security.md GW-7).
+// (docs/security.md GW-7). The rest of the body is read and dropped meanwhile:
+// closing under a client that sends resets the connection, and many would report
+// that instead of the answer that is there (RFC 9112 section 9.6, GW-17).
 //
-// done is to be called after the handler.
+// done is to be called after the handler; it may take a while.
 func framed(w http.ResponseWriter, r *http.Request) (_ http.ResponseWriter, done func()) {
 	if r.ProtoMajor == 2 && len(r.Trailer) > 0 {
 		body := r.Body
@@ -46,22 +48,29 @@ func framed(w http.ResponseWriter, r *http.Request) (_ http.ResponseWriter, done
 	body := &countedBody{ReadCloser: r.Body}
 	body.left.Store(r.ContentLength)
 	r.Body = body
-	return &lastAnswer{ResponseWriter: w, body: body}, func() {
-		if !body.whole() { // net/http reads on for a while, and must not wait for ever
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingering))
-		}
-	}
+	a := &lastAnswer{ResponseWriter: w, body: body}
+	return a, a.linger
 }
 
 // countedBody knows whether it has been read to its end.
 type countedBody struct {
 	io.ReadCloser
-	left  atomic.Int64 // of a Content-Length; negative: chunked
-	ended atomic.Bool
+	left   atomic.Int64 // of a Content-Length; negative: chunked
+	ended  atomic.Bool
+	closed atomic.Bool // by the handler, or who reads for it
+}
+
+// Close ends reading for the handler.
+func (b *countedBody) Close() error {
+	b.closed.Store(true)
+	return nil
 }
 
 // Read reads on.
 func (b *countedBody) Read(p []byte) (int, error) {
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	n, err := b.ReadCloser.Read(p)
 	if b.left.Load() > 0 && b.left.Add(-int64(n)) == 0 || errors.Is(err, io.EOF) {
 		b.ended.Store(true)
@@ -107,6 +116,19 @@ func (a *lastAnswer) Write(b []byte) (int, error) {
 func (a *lastAnswer) FlushError() error {
 	a.begin()
 	return http.NewResponseController(a.ResponseWriter).Flush()
+}
+
+// linger reads what is left of the body, for a while, unless the client could not
+// tell where the answer ends before the handler has.
+func (a *lastAnswer) linger() {
+	if a.body.whole() {
+		return
+	}
+	rc := http.NewResponseController(a.ResponseWriter)
+	_ = rc.SetReadDeadline(time.Now().Add(lingering)) // net/http reads on, too, and must not wait for ever
+	if a.begun && a.Header().Get("Content-Length") != "" && rc.Flush() == nil {
+		_, _ = io.Copy(io.Discard, a.body.ReadCloser)
+	}
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -89,6 +90,7 @@ func (e *Edge) page(w http.ResponseWriter, r *http.Request, status int, name str
 	if strings.HasPrefix(r.URL.Path, "/account") || strings.HasPrefix(r.URL.Path, "/admin") || r.URL.Path == "/device" {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin") // not on pages that clients open as pop-ups (ISS-17)
 	}
+	h.Set("Content-Length", strconv.Itoa(buf.Len()))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(buf.Bytes())

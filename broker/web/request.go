@@ -155,6 +155,8 @@ const RequestIDHeader = "X-Gatehouse-Request-Id"
 // panic into an answer.
 func (e *Edge) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		done := func() {} // last of all: it may wait for a client
+		defer func() { done() }()
 		start := time.Now()
 		q := &Request{ID: rand.Text(), Host: HostName(r.Host), Agent: cutText(r.UserAgent(), 256)}
 		q.IP, q.HTTPS = e.client(r)
@@ -178,8 +180,7 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 				q.Over(func() { e.access.write(r, q, c, time.Since(start)) })
 			}()
 		}
-		w, done := framed(w, r)
-		defer func() { done() }()
+		w, done = framed(w, r)
 		defer func() {
 			v := recover()
 			if v == nil {

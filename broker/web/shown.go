@@ -100,9 +100,11 @@ func isRef(s string) bool {
 	return ok && two && len(a) == 4 && len(b) == 4 && strings.Trim(a+b, refLetters) == ""
 }
 
-// keep takes a page that is being shown, and reports whether it did.
+// keep takes a page that is being shown, and reports whether it did. That an
+// address leads nowhere is not worth it, and whoever tries references would push
+// out the pages that are.
 func (p *ErrorPages) keep(q *Request, e *Error, now time.Time) bool {
-	if p == nil || q.User == "" || q.Session == "" || e.Code == "store.unavailable" || p.limit.Add(q.User) > shownPerUser {
+	if p == nil || q.User == "" || q.Session == "" || e.Code == "store.unavailable" || e.Code == "not_found" || p.limit.Add(q.User) > shownPerUser {
 		return false
 	}
 	s := Shown{Ref: q.Ref(), RequestID: q.ID, User: q.User, Time: now, Status: e.Status, Code: e.Code, Text: e.Text, Down: e.Down, Rule: e.Rule, Reason: e.Reason, Ask: e.Ask, Handler: q.Handler, Route: q.Route}

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -171,6 +172,7 @@ func (e *Edge) JSON(w http.ResponseWriter, status int, v any) error {
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-store")
 	}
+	h.Set("Content-Length", strconv.Itoa(len(js)+1))
 	w.WriteHeader(status)
 	_, _ = w.Write(append(js, '\n'))
 	return nil

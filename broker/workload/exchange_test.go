@@ -74,6 +74,14 @@ func TestTTL(t *testing.T) {
 	}
 }
 
+// A rule that nobody judged (of a newer version, say) lends for no longer either.
+func TestBoundsOfARule(t *testing.T) {
+	t.Parallel()
+	if r := (Rule{TTL: 5 * time.Hour, MaxAge: 1000 * time.Hour}); r.ttl() != MaxTTL || r.maxAge() != maxAge {
+		t.Errorf("%s %s", r.ttl(), r.maxAge())
+	}
+}
+
 // Each refusal says nothing to the caller and all to the log, in the order of
 // docs/security.md CI-1.
 func TestDenials(t *testing.T) {

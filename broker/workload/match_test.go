@@ -19,7 +19,7 @@ func TestGlob(t *testing.T) {
 		{"refs/heads/release-*", "refs/heads/release-1", true}, {"refs/heads/release-*", "refs/heads/release-", true},
 		{"refs/heads/release-*", "refs/heads/release-1/evil", false}, {"refs/heads/release-*", "x/refs/heads/release-1", false},
 		{"refs/heads/*", "refs/heads/feature/x", false}, {"refs/heads/*/x", "refs/heads/feature/x", true}, {"refs/*/main", "refs/heads/main", true},
-		{"a*c", "abc", true}, {"a*c", "ac", true}, {"a*c", "a", false}, {"a*a", "a", false}, {"a*a", "aa", true}, {"*a*", "xay", true},
+		{"a*c", "abc", true}, {"a*c", "ac", true}, {"a*c", "a", false}, {"a*c", "acd", false}, {"*b", "abc", false}, {"a*a", "a", false}, {"a*a", "aa", true}, {"*a*", "xay", true},
 		{"a*b*c", "aXbYbZc", true}, {"a*b*c", "acb", false}, {"*ab*ab*", "abab", true}, {"*ab*ab*", "aab", false}, {"*a/*b", "xa/yb", true},
 		{"org/1/project/2/user/*", "org/1/project/2/user/3", true}, {"org/1/project/2/user/*", "org/1/project/2/user/3/4", false},
 		{"a.c", "abc", false}, {"a?c", "abc", false}, {"[a]", "a", false}, {`a\*`, "a*", false}, {"ref:*", "ref:main", true}, {"ref:*", "ref:a:b", false},
@@ -37,6 +37,7 @@ func FuzzGlob(f *testing.F) {
 	f.Add("a*b*c", "aXbYbZc")
 	f.Add("*/*:*", "a/b:c")
 	f.Add("*ab*ab*", "abxab")
+	f.Add("*b", "abc")
 	f.Fuzz(func(t *testing.T, pattern, text string) {
 		if len(pattern) > 200 || len(text) > 200 || strings.ToValidUTF8(pattern, "") != pattern || strings.ToValidUTF8(text, "") != text {
 			return
@@ -229,6 +230,12 @@ func TestDifferences(t *testing.T) {
 		}
 		if got != tc.want {
 			t.Errorf("%s: %q differs first, want %q: %+v", tc.name, got, tc.want, ds)
+		}
+	}
+	star := Rule{Provider: "oidc", Match: map[string]string{"sub": "x", "n": "*"}}
+	for claims, want := range map[string]int{`{"sub":"x","n":"1"}`: 0, `{"sub":"x","n":""}`: 0, `{"sub":"x","n":1}`: 1, `{"sub":"x","n":[]}`: 1, `{"sub":"x","n":null}`: 1, `{"sub":"x"}`: 1} {
+		if ds := star.differences(claimsOf(t, claims)); len(ds) != want {
+			t.Errorf("* and %s: %+v", claims, ds)
 		}
 	}
 	named := github

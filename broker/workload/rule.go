@@ -70,7 +70,12 @@ func (r Rule) source(listed bool) Source {
 	return Source{r.Provider, r.issuer(), r.JWKSURI, r.JWKSFile, r.Proxy, r.CAFile, listed}
 }
 
-func (r Rule) issuer() string { return cmp.Or(r.Issuer, providers()[r.Provider].issuer) }
+func (r Rule) issuer() string {
+	if r.Issuer != "" {
+		return r.Issuer
+	}
+	return providers()[r.Provider].issuer
+}
 
 func (r Rule) ttl() time.Duration { return min(cmp.Or(r.TTL, defaultTTL), MaxTTL) }
 

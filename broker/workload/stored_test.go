@@ -35,25 +35,14 @@ func TestStoredRules(t *testing.T) {
 	if err := r.Put(t.Context(), r.stored()); err != nil {
 		t.Fatal(err)
 	}
-	// Told: the other replica's memory of the rules is from before.
-	until := time.Now().Add(5 * time.Second)
-	for n := 0; ; n++ {
-		g, err := other.Exchange(t.Context(), job(fmt.Sprint("b", n)), wantOf())
-		if err == nil {
-			if g.Rule != "stored" {
-				t.Errorf("by rule %q", g.Rule)
-			}
-			break
-		}
-		if time.Now().After(until) {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
+	if g, err := other.Exchange(t.Context(), job("b"), wantOf()); err != nil || g.Rule != "stored" {
+		t.Fatalf("%+v %v", g, err)
 	}
 	all, err := other.List(t.Context())
 	if err != nil || len(all) != 4 || all[3].Name != "stored" || all[3].Fixed || !all[0].Fixed {
 		t.Errorf("%+v %v", all, err)
 	}
+	// Told: what the other replica remembers is from before.
 	changed := r.stored()
 	changed.Match["ref"] = "refs/heads/other"
 	if err := r.Put(t.Context(), changed); err != nil {
@@ -61,6 +50,16 @@ func TestStoredRules(t *testing.T) {
 	}
 	if _, err := r.Exchange(t.Context(), job("c"), wantOf()); !refused(err) {
 		t.Errorf("by the rule as it was: %v", err)
+	}
+	until := time.Now().Add(5 * time.Second)
+	for n := 0; ; n++ {
+		if _, err := other.Exchange(t.Context(), job(fmt.Sprint("d", n)), wantOf()); refused(err) {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("the other replica never hears of the change")
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	if err := r.Delete(t.Context(), "stored"); err != nil {
 		t.Fatal(err)

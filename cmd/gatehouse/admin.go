@@ -92,6 +92,9 @@ func (a admin) send(ctx context.Context, e env, method, path string, body io.Rea
 	out := &answerError{status: resp.StatusCode, body: raw, text: "the server answered " + resp.Status}
 	if json.Unmarshal(raw, &fail) == nil && fail.Message != "" {
 		out.text = fmt.Sprintf("%s (%s, reference %s)", printable(fail.Message), printable(fail.Code), printable(fail.Ref))
+		if fail.Code == "policy.stepup" && os.Getenv("GATEHOUSE_TOKEN") == "" {
+			out.text += "; run: gatehouse login --browser --fresh"
+		}
 	}
 	return nil, out
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -47,11 +48,11 @@ func (c loginCmd) login(e env, w words) error {
 	if err != nil {
 		return err
 	}
-	s, ca, err := c.begin(store, w)
+	s, ca, had, err := c.begin(store, w)
 	if err != nil {
 		return err
 	}
-	t, err := c.ask(e, w, s.Client)
+	t, err := c.ask(e, w, s.Client, had)
 	if err != nil {
 		return err
 	}
@@ -78,41 +79,45 @@ func (c loginCmd) login(e env, w words) error {
 	return c.done(e, w, store, p)
 }
 
-// begin finds out where to sign in and under which name.
-func (c loginCmd) begin(store *userclient.Store, w words) (s *userclient.Session, ca string, err error) {
+// begin finds out where to sign in, under which name, whom to believe there, and
+// which scopes the profile had.
+func (c loginCmd) begin(store *userclient.Store, w words) (s *userclient.Session, ca string, had []string, err error) {
 	issuer, name := c.Issuer, c.Profile
 	var p *userclient.Profile
 	if issuer != "" {
 		if issuer, err = userclient.Normal(issuer); err != nil {
-			return nil, "", err
+			return nil, "", nil, err
 		}
 	}
 	switch p, err = store.Find(name, issuer); {
 	case err == nil && issuer != "" && p.Issuer != issuer:
-		return nil, "", errors.New(w.say("other issuer", p.Name, p.Issuer, p.Name))
+		return nil, "", nil, errors.New(w.say("other issuer", p.Name, p.Issuer, p.Name))
 	case err == nil:
 		issuer, name = p.Issuer, p.Name
 	case !errors.Is(err, userclient.ErrSignedOut):
-		return nil, "", err
+		return nil, "", nil, err
 	case issuer == "":
-		return nil, "", errors.New(w.say("no issuer"))
+		return nil, "", nil, errors.New(w.say("no issuer"))
 	case name == "":
 		name = userclient.NameFor(issuer)
 		if other, err := store.Load(name); err == nil && other.Issuer != issuer {
-			return nil, "", errors.New(w.say("other issuer", name, other.Issuer, name))
+			return nil, "", nil, errors.New(w.say("other issuer", name, other.Issuer, name))
 		}
 	}
 	if ca, err = absolute(c.CAFile); err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
-	if ca == "" && p != nil {
-		ca = p.CAFile
+	if p != nil {
+		had = strings.Fields(p.Scope)
+		if ca == "" {
+			ca = p.CAFile
+		}
 	}
 	client, err := userclient.New(userclient.Options{Issuer: issuer, CAFile: ca, Version: version})
 	if err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
-	return &userclient.Session{Store: store, Client: client, Name: name}, ca, nil
+	return &userclient.Session{Store: store, Client: client, Name: name}, ca, had, nil
 }
 
 // errNoBrowser means that another way is to be gone.
@@ -121,7 +126,7 @@ var errNoBrowser = errors.New("no browser")
 // ask gets the tokens: by the browser of this machine where somebody sits in
 // front of it, else by a code, which is also what a browser that does not open
 // ends in.
-func (c loginCmd) ask(e env, w words, client *userclient.Client) (userclient.Tokens, error) {
+func (c loginCmd) ask(e env, w words, client *userclient.Client, had []string) (userclient.Tokens, error) {
 	none := userclient.Tokens{}
 	viaBrowser, viaDevice, err := client.Offers(e.ctx)
 	if err != nil {
@@ -131,7 +136,7 @@ func (c loginCmd) ask(e env, w words, client *userclient.Client) (userclient.Tok
 	if err != nil {
 		return none, err
 	}
-	for _, s := range c.Scope {
+	for _, s := range slices.Concat(had, c.Scope) {
 		if !slices.Contains(scopes, s) {
 			scopes = append(scopes, s)
 		}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -16,7 +18,8 @@ import (
 // visit FILE USER PASSWORD [ANSWER] waits for an address in a file, goes there as
 // a browser without JavaScript does, signs in where it is asked to, sends the
 // code that a device page has filled in and gives the answer (allow, deny), and
-// writes where it ends, with the page, into FILE.page.
+// writes where it ends, with the page, into FILE.page. $CA names a certificate to
+// believe.
 func visit(ts *testscript.TestScript, _ bool, args []string) {
 	var raw []byte
 	for deadline := time.Now().Add(time.Minute); len(raw) == 0; time.Sleep(20 * time.Millisecond) {
@@ -28,6 +31,11 @@ func visit(ts *testscript.TestScript, _ bool, args []string) {
 	jar, err := cookiejar.New(nil)
 	ts.Check(err)
 	c := client(jar)
+	if ca := ts.Getenv("CA"); ca != "" {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(ts.ReadFile(ca)))
+		c.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	}
 	read := func(resp *http.Response, err error) (*http.Response, string) {
 		ts.Check(err)
 		defer resp.Body.Close()

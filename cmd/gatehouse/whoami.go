@@ -85,6 +85,9 @@ func (c whoamiCmd) view(e env, w words) (signInView, error) {
 		checked = false
 		return v, nil
 	}
+	if who.Subject != p.Who.Subject { // OpenID Connect Core section 5.3.2
+		return signInView{}, fmt.Errorf("the token is of %s, and %s signed in: %w", who.Label(), p.Who.Label(), userclient.ErrHostile)
+	}
 	v.Identity = who
 	if ends := client.Ends(e.ctx, t.Value); !ends.Last.IsZero() {
 		v.Unused, v.Last = ends.Unused, ends.Last

@@ -68,6 +68,7 @@ var spoken = map[string][2]string{
 	"ended":        {"not signed in (%s); run: gatehouse login", "尚未登录（%s）；请运行：gatehouse login"},
 	"several":      {"which sign-in? %s; say it by --profile or GATEHOUSE_PROFILE", "有多个登录：%s；请用 --profile 或 GATEHOUSE_PROFILE 指定"},
 	"unreachable":  {"%v; try again later", "无法连接服务器：%v；请稍后再试"},
+	"certificate":  {"%v; if the authority is your own, name it with --ca-file", "%v；如为自建证书机构，请用 --ca-file 指定其证书"},
 	"hostile":      {"stopped for safety: %v", "出于安全考虑已停止：%v"},
 	"not revoked":  {"%v; end the session on the server's page of sessions (/account/sessions)", "已在本机退出，但未能通知服务器：%v；请在服务器的会话页面（/account/sessions）结束该会话"},
 }
@@ -137,6 +138,8 @@ func (w words) explain(err error) error {
 		text = w.say("several", err)
 	case errors.Is(err, userclient.ErrHostile):
 		text = w.say("hostile", err)
+	case errors.Is(err, userclient.ErrCertificate):
+		text = w.say("certificate", err)
 	case errors.Is(err, userclient.ErrUnreachable):
 		text = w.say("unreachable", err)
 	default:

@@ -190,7 +190,7 @@ func TestHostileIssuer(t *testing.T) {
 		},
 		"huge keys": func(is, _ *issuer) { is.set[0]["x"] = strings.Repeat("x", jwks.MaxBody) },
 		"weak RSA": func(is, _ *issuer) {
-			is.set = []map[string]any{public(t, weak, "jenkins-key", jose.RS256)}
+			is.key, is.set = weak, []map[string]any{public(t, weak, "jenkins-key", jose.RS256)}
 		},
 		"symmetric key":    func(is, _ *issuer) { is.set = []map[string]any{{"kty": "oct", "kid": "jenkins-key", "k": "AAAA"}} },
 		"another issuer":   func(is, _ *issuer) { is.meta["issuer"] = "https://evil.example" },
@@ -204,8 +204,12 @@ func TestHostileIssuer(t *testing.T) {
 			is, other := newIssuer(t), newIssuer(t)
 			other.use(is.key, is.kid, is.alg) // so that only the place of the keys is wrong
 			is.Set(func() { set(is, other) })
-			if claims, err := is.open(&storetest.Clock{}, nil).VerifyToken(t.Context(), is.sign(nil, nil)); err == nil {
-				t.Errorf("believed: %v", claims)
+			claims, err := is.open(&storetest.Clock{}, nil).VerifyToken(t.Context(), is.sign(nil, nil))
+			if err == nil {
+				t.Fatalf("believed: %v", claims)
+			}
+			if why := map[string]string{"65 keys": "more than 64", "keys elsewhere": "another host", "keys over http": "not https", "another issuer": "is of issuer", "weak RSA": "no key that"}[name]; !strings.Contains(err.Error(), why) {
+				t.Errorf("refused for another reason: %v", err)
 			}
 		})
 	}

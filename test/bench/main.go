@@ -3,6 +3,7 @@
 // in a process apart. It prints a table in Markdown.
 //
 //	go run ./test/bench [-bin bin/gatehouse] [-runs 5] [-only REGEXP] [-long]
+//	go run ./test/bench [-bin bin/gatehouse] [-runs 5] -hanging [-for 20s]
 package main
 
 import (
@@ -36,10 +37,18 @@ func main() {
 	runs := flag.Int("runs", 5, "runs of each operation; the best counts")
 	long := flag.Bool("long", false, "100,000 sign-ins, for memory")
 	only := flag.String("only", "", "measure the operations alone whose names this matches")
+	hang := flag.Bool("hanging", false, "measure sign-ins while all that is told of them hangs, and nothing else")
+	took := flag.Duration("for", 20*time.Second, "how long each run of -hanging takes")
 	bare := flag.String("bare-proxy", "", "serve a bare httputil.ReverseProxy to this URL (used by bench itself)")
 	flag.Parse()
 	if *bare != "" {
 		bareProxy(*bare)
+		return
+	}
+	if *hang {
+		if err := hanging(*bin, *runs, *took); err != nil {
+			log.Fatal("bench: ", err)
+		}
 		return
 	}
 	wanted, err := regexp.Compile(*only)
@@ -385,6 +394,20 @@ func lend(p *process, dir, upstream string, n int) error {
 	return nil
 }
 
+// conf is the configuration of the server: the demo's, with a GitHub and an API
+// that upstreams are.
+func conf(up string) string {
+	return fmt.Sprintf(`
+log: {level: warn}
+github: {client_id: id, client_secret: secret, base_url: "http://%s"}
+clients:
+  - {client_id: es, client_secret: bench-secret, redirect_uris: ["http://127.0.0.1:5555/callback"], grant_types: [authorization_code, refresh_token, client_credentials], scope: openid profile email groups offline_access api, id_token_signed_response_alg: ES256, audiences: [demo-api], trusted: true}
+  - {client_id: rs, client_secret: bench-secret, redirect_uris: ["http://127.0.0.1:5555/callback"], scope: openid profile email groups offline_access, audiences: [demo-api], trusted: true}
+routes:
+  - {name: api, host: api.localhost, upstream: "http://%s", audience: demo-api}
+`, up, up)
+}
+
 func bench(bin string, runs int, only *regexp.Regexp, long bool) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
@@ -396,27 +419,18 @@ func bench(bin string, runs int, only *regexp.Regexp, long bool) error {
 	}
 	defer os.RemoveAll(dir)
 	up := upstreams()
-	conf := fmt.Sprintf(`
-log: {level: warn}
-github: {client_id: id, client_secret: secret, base_url: "http://%s"}
-clients:
-  - {client_id: es, client_secret: bench-secret, redirect_uris: ["http://127.0.0.1:5555/callback"], grant_types: [authorization_code, refresh_token, client_credentials], scope: openid profile email groups offline_access api, id_token_signed_response_alg: ES256, audiences: [demo-api], trusted: true}
-  - {client_id: rs, client_secret: bench-secret, redirect_uris: ["http://127.0.0.1:5555/callback"], scope: openid profile email groups offline_access, audiences: [demo-api], trusted: true}
-routes:
-  - {name: api, host: api.localhost, upstream: "http://%s", audience: demo-api}
-`, up, up)
 	addr := freeAddr()
 	base := "http://" + addr
-	p, first := server(bin, dir, conf, addr)
+	p, first := server(bin, dir, conf(up), addr)
 	p.stop()
 	var warm time.Duration = time.Hour
 	for range runs {
 		var took time.Duration
-		p, took = server(bin, dir, conf, addr)
+		p, took = server(bin, dir, conf(up), addr)
 		warm = min(warm, took)
 		p.stop()
 	}
-	p, _ = server(bin, dir, conf, addr)
+	p, _ = server(bin, dir, conf(up), addr)
 	defer p.stop()
 	time.Sleep(2 * time.Second)
 	idle := p.rss()

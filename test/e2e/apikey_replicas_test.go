@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -57,5 +58,30 @@ func TestRevokedKeyOnAnotherReplica(t *testing.T) {
 	t.Logf("%d trials, median %v, worst %v", len(took), took[len(took)/2].Round(time.Millisecond), worst.Round(time.Millisecond))
 	if worst > time.Second { // the bound that surface and docs promise, not a benchmark
 		t.Errorf("the slowest took %v", worst)
+	}
+}
+
+// Of 64 that make keys of one service account at once, on two replicas of one
+// Redis, as many succeed as api_keys.per_owner has places.
+func TestKeysAtOnceOnTwoReplicas(t *testing.T) {
+	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0", "api_keys: {per_owner: 5}\n")
+	if s, said := a.operate(http.MethodPost, "/service-accounts", map[string]any{"name": "acme-many"}); s >= 300 {
+		t.Fatalf("the account: %d %v", s, said)
+	}
+	statuses := make([]int, 64)
+	var all sync.WaitGroup
+	for i := range statuses {
+		g := []*gatehouse{a, b}[i%2]
+		all.Go(func() {
+			statuses[i], _ = g.operate(http.MethodPost, "/service-accounts/acme-many/api-keys", map[string]any{"name": "key", "expires_in": "1h"})
+		})
+	}
+	all.Wait()
+	got := map[int]int{}
+	for _, s := range statuses {
+		got[s]++
+	}
+	if len(got) != 2 || got[http.StatusCreated]+got[http.StatusOK] != 5 || got[http.StatusConflict] != 59 {
+		t.Errorf("answers: %v, want 5 keys and 59 of 409", got)
 	}
 }

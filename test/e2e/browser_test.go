@@ -5,9 +5,12 @@ package e2e
 import (
 	"crypto/rand"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -47,10 +50,13 @@ func TestBrowserFlow(t *testing.T) {
 }
 
 // allMethods is a server whose sign-in page has every kind of method and whose
-// person has a name that spoils careless pages, with a route behind which nothing is and one that nobody may use.
+// person has a name that spoils careless pages, with a route behind which nothing is, one that is never answered and one
+// that nobody may use. The console node-down is on a machine that ends every connection, node-slow on one that says
+// nothing, and where the consoles waking-… are to be, nothing listens yet.
 func allMethods(t *testing.T) *gatehouse {
 	t.Helper()
 	dir := t.TempDir()
+	silent, hanging := "127.0.0.1:"+fmt.Sprint(freePort(t)), mute(t, false)
 	write(t, dir, map[string]string{"config/gatehouse.yml": fmt.Sprintf(`
 support: help@example.com
 time_zone: Asia/Shanghai
@@ -71,8 +77,54 @@ routes:
   - {name: demo-console, host: "{node}.console.localhost", lease: true}
   - {name: closed, host: closed.localhost, upstream: "http://demo-upstream.invalid", allow: "false"}
   - {name: down, host: down.localhost, upstream: "http://127.0.0.1:%[1]d"}
-`, freePort(t))})
-	return serve(t, dir, []string{"--dev"})
+  - {name: slow, host: slow.localhost, upstream: "http://%[2]s", timeouts: {response_header: 300ms}}
+`, freePort(t), hanging)})
+	g := serve(t, dir, []string{"--dev"})
+	lend := func(id, upstream string) {
+		status, said := g.operate(http.MethodPut, "/consoles/"+id, map[string]any{"node": "gpu-17.rack-4.a-machine-room-with-a-name-that-is-too-long-for-a-telephone.example.com",
+			"title": "Fine-tuning_of_a_model_whose_name_has_no_spaces_and_no_end " + id, "upstream": upstream, "kind": "jupyter", "groups": []string{"gpu-users"}, "ttl": "1h"})
+		if status != http.StatusOK && status != http.StatusCreated {
+			t.Fatalf("PUT consoles/%s: %d %v", id, status, said)
+		}
+	}
+	lend("node-down", "http://"+mute(t, true))
+	lend("node-slow", "https://"+hanging)
+	// One each: what does not listen for five minutes is no longer called waking.
+	for _, lang := range []string{"en", "zh-cn"} {
+		for _, scheme := range []string{"light", "dark"} {
+			for _, width := range []int{1280, 320} {
+				lend(fmt.Sprintf("waking-%s-%s-%d", lang, scheme, width), "http://"+silent)
+			}
+		}
+	}
+	return g
+}
+
+// mute listens, and ends every connection at once or leaves it without an answer.
+func mute(t *testing.T, ends bool) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				if !ends {
+					<-done
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { close(done); l.Close(); all.Wait() })
+	return l.Addr().String()
 }
 
 // Every page and state, both languages, both themes, wide and narrow: no
@@ -83,7 +135,9 @@ func TestBrowserPages(t *testing.T) {
 
 // Keyboard, error summary, language and theme without scripts, motion, weight.
 func TestBrowserKeyboardAndPreferences(t *testing.T) {
-	browser(t, nil, "keyboard.mjs", allMethods(t).URL, "demo", "demo")
+	g, port := allMethods(t), freePort(t)
+	g.lend("asleep", fmt.Sprintf("http://127.0.0.1:%d", port), "jupyter")
+	browser(t, []string{fmt.Sprintf("WAKES=%d", port)}, "keyboard.mjs", g.URL, "demo", "demo")
 }
 
 // Forms end at clients on another site (Chromium applies form-action to the

@@ -112,8 +112,10 @@ func (p *pipelines) githubStep(shell []string, with, env map[string]string) (log
 		})
 	}
 	raw, err := p.step(shell, s.Run, vars)
+	p.masked = nil
 	for _, line := range strings.Split(raw, "\n") { // as the runner: from add-mask on, each occurrence is ***
 		if mask, ok := strings.CutPrefix(line, "::add-mask::"); ok {
+			p.masked = append(p.masked, mask)
 			raw = strings.ReplaceAll(raw, "::add-mask::"+mask+"\n", "")
 			if strings.Contains(raw, mask) {
 				p.t.Errorf("what is masked is printed besides:\n%s", raw)
@@ -147,6 +149,10 @@ func TestCIGitHubActions(t *testing.T) {
 		log, later, outputs, err := p.githubStep(shell, with, env)
 		if err != nil || later["REMOTEGPU_API_KEY"] == "" || later["REMOTEGPU_API_KEY"] != outputs["token"] || secretText.MatchString(log) {
 			t.Fatalf("%v: %v, later steps have %d variables\n%s", shell, err, len(later), log)
+		}
+		// Both tokens: what a later step prints by mistake is *** in the log.
+		if len(p.masked) != 2 || claimsOf(p.masked[0])["iss"] != p.site.GitHub.URL || p.masked[1] != outputs["token"] {
+			t.Errorf("%v: masked are %d", shell, len(p.masked))
 		}
 		log, err = p.step(shell, deployCurl, later)
 		if err != nil {

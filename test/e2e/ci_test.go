@@ -96,6 +96,7 @@ type pipelines struct {
 	curl    string // a folder with a .curlrc by which curl finds the names here
 	clients map[*gatehouse]*http.Client
 	at      *gatehouse // whom exchange and call speak to
+	masked  []string   // what the last githubStep had masked
 }
 
 // ciRules are the trust rules of the pages under docs/integrations, for the

@@ -38,7 +38,9 @@ need xterm xterm
 need websockify websockify
 need /usr/share/novnc/vnc.html novnc
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv) # Jupyter, mail
-if [ "$what" = full ]; then # Keycloak
+if [ "$what" = full ]; then # Alertmanager, another machine's clock, Keycloak
+  need prometheus-alertmanager prometheus-alertmanager
+  need faketime faketime
   need java openjdk-17-jre-headless
   need mvn maven
   need jq jq

@@ -75,6 +75,36 @@ func (l *listener) count() int {
 	return len(l.targets)
 }
 
+// told waits until a console that is lent now is told of: a notifier follows the
+// log from its end as it is when it starts, and tells in order, so that afterwards
+// nothing older comes.
+func (l *listener) told(t *testing.T, g *gatehouse, from int) (lent int) {
+	t.Helper()
+	n := 0
+	eventually(t, 60*time.Second, "the log is followed", func() bool {
+		lend(t, g, from+n, 1)
+		n++
+		last := fmt.Sprintf("c%04d", from+n-1)
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			l.mu.Lock()
+			here := len(l.targets) > 0 && l.targets[len(l.targets)-1] == last
+			l.mu.Unlock()
+			if here {
+				return true
+			}
+		}
+		return false
+	})
+	return n
+}
+
+// forget lets the counting begin.
+func (l *listener) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.targets = nil
+}
+
 // check fails the test unless the first n consoles were told in their order, and
 // none but those under way at a kill twice.
 func (l *listener) check(t *testing.T, n, kills int) {
@@ -149,7 +179,8 @@ func TestNotificationsThroughKills(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"config/gatehouse.yml": hookConfig(l)})
 	g := serve(t, dir, []string{"--dev"})
-	time.Sleep(3 * time.Second) // the log is followed from its end, as it is then
+	l.told(t, g, 5000)
+	l.forget()
 	at := map[int]bool{100: true, 400: true, 700: true}
 	died := make(chan struct{}, len(at))
 	l.after = func(n int) {
@@ -169,8 +200,7 @@ func TestNotificationsThroughKills(t *testing.T) {
 		g.start()
 	}
 	eventually(t, 90*time.Second, "all are told", func() bool { return l.count() >= 1000 })
-	time.Sleep(3 * time.Second) // what comes too often
-	l.check(t, 1000, len(at))
+	l.check(t, 1000+l.told(t, g, 1000), len(at))
 }
 
 // Two replicas on one Redis: where the one that sends is killed the other goes
@@ -178,7 +208,8 @@ func TestNotificationsThroughKills(t *testing.T) {
 func TestNotificationsTakenOver(t *testing.T) {
 	l := listenForHooks(t)
 	a, b := serveTwo(t, "redis://"+startRedis(t, "redis").addr(0)+"/0", hookConfig(l))
-	time.Sleep(3 * time.Second)
+	l.told(t, a, 5000)
+	l.forget()
 	reached := func(n int) func() bool { return func() bool { return l.count() >= n } }
 	lend(t, a, 0, 1000)
 	eventually(t, 60*time.Second, "a part of it is told", reached(200))
@@ -187,6 +218,5 @@ func TestNotificationsTakenOver(t *testing.T) {
 	a.start()
 	b.stop(syscall.SIGKILL)
 	eventually(t, 120*time.Second, "the first goes on again", reached(1000))
-	time.Sleep(3 * time.Second)
-	l.check(t, 1000, 2)
+	l.check(t, 1000+l.told(t, a, 1000), 2)
 }

@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// The AWS command line with nothing in its configuration but our own, which asks
-// us (credential_process), or a file with a token of ours
-// (AWS_WEB_IDENTITY_TOKEN_FILE).
+// The AWS command line with nothing in its configuration but our own program
+// (credential_process), or a file that this keeps (web_identity_token_file).
 func TestStorageAWSCommandLine(t *testing.T) {
 	aws := filepath.Join(root(t), ".peers/aws-cli/venv/bin/aws")
 	if _, err := os.Stat(aws); err != nil {
@@ -35,9 +34,10 @@ func TestStorageAWSCommandLine(t *testing.T) {
 		"a.txt": "hello from the command line",
 	})
 	at := "http://" + s.vars["S3_ENDPOINT"]
+	env := []string{"HOME=" + home, "XDG_CONFIG_HOME=" + home, "GATEHOUSE_ISSUER=" + g.URL, "GATEHOUSE_TOKEN=" + key.Key}
 	run := func(args ...string) (string, error) {
-		return script(t, 2*time.Minute, []string{"HOME=" + home, "AWS_CONFIG_FILE=" + filepath.Join(home, "aws/config"), "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
-			"AWS_ENDPOINT_URL_S3=" + at, "AWS_ENDPOINT_URL_STS=" + at, "GATEHOUSE_ISSUER=" + g.URL, "GATEHOUSE_TOKEN=" + key.Key}, aws, args...)
+		return script(t, 2*time.Minute, append([]string{"AWS_CONFIG_FILE=" + filepath.Join(home, "aws/config"), "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
+			"AWS_ENDPOINT_URL_S3=" + at, "AWS_ENDPOINT_URL_STS=" + at}, env...), aws, args...)
 	}
 	ok := func(want string, args ...string) {
 		t.Helper()
@@ -59,9 +59,8 @@ func TestStorageAWSCommandLine(t *testing.T) {
 	no("s3", "cp", file, fmt.Sprintf("s3://data/users/%s/a.txt", other))
 	no("s3", "rm", fmt.Sprintf("s3://data/users/%s/a.txt", me))
 
-	env := []string{"HOME=" + home, "GATEHOUSE_ISSUER=" + g.URL, "GATEHOUSE_TOKEN=" + key.Key}
 	if out, err := script(t, time.Minute, env, bin, "token", "--storage", "own", "--file", filepath.Join(home, "token")); err != nil {
-		t.Fatalf("the token: %v\n%s", err, out)
+		t.Fatalf("%v %s", err, out)
 	}
 	ok("upload:", "--profile", "own", "s3", "cp", file, fmt.Sprintf("s3://data/own/%s/a.txt", me))
 	no("--profile", "own", "s3", "cp", file, fmt.Sprintf("s3://data/own/%s/a.txt", other))

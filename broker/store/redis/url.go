@@ -36,6 +36,9 @@ type target struct {
 	tls                        *tls.Config
 }
 
+// Format keeps fmt from printing the passwords.
+func (t target) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "redis at %v, db %d", t.hosts, t.db) }
+
 // schemes that are understood, in both forms.
 var schemes = map[string]target{
 	"redis":           {mode: modeSingle},

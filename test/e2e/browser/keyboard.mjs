@@ -1,10 +1,13 @@
 // keyboard.mjs ISSUER USER PASSWORD: what one cannot see in a picture. Order and visibility of focus, the error summary,
-// autocomplete, language and theme without scripts, reduced motion, forced colours, no flash, weight of a page.
+// autocomplete, language and theme without scripts, reduced motion, forced colours, no flash, weight of a page, and the
+// console "asleep", which listens at the port WAKES when this script says so.
+import http from 'node:http';
 import { open } from './browser.mjs';
 
 const [issuer, user, password] = process.argv.slice(2);
 let failed = 0;
 const check = (ok, name, detail = '') => { console.log(`${ok ? 'PASS' : 'FAIL'} ${name}${ok || !detail ? '' : `: ${detail}`}`); if (!ok) failed += 1; };
+const on = (name) => `http://${name}:${new URL(issuer).port}/`;
 const formButton = 'form:has(#password) button:not([type=button])';
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 async function submit(page, selector) {
@@ -43,7 +46,7 @@ for (const scheme of ['light', 'dark']) {
     await page.goto(`${issuer}/signin`);
     let stops = await tabs(page);
     const order = stops.map((s) => s.name.replace(/\?attempt=.*/, ''));
-    check(same(order, ['#main', `${'/'}`, '/signin/local', '/signin/github', '/signin/google', '/signin/ldap', 'mailto:help@example.com', 'lang', 'theme']), `${scheme}: order on the sign-in page`, order.join(' > '));
+    check(same(order, ['#main', `${'/'}`, '/signin/local', '/signin/github', '/signin/google', '/signin/ldap', '/device', 'mailto:help@example.com', 'lang', 'theme']), `${scheme}: order on the sign-in page`, order.join(' > '));
     check(stops.every((s) => s.ring && s.inside && !s.hidden), `${scheme}: focus shows`, JSON.stringify(stops.filter((s) => !s.ring || !s.inside || s.hidden)));
     await page.goto(`${issuer}/signin/local`);
     check(await page.evaluate(() => document.activeElement.id) === 'username', `${scheme}: the cursor stands in the first field`);
@@ -60,7 +63,38 @@ for (const scheme of ['light', 'dark']) {
       stops = await tabs(page);
       check(stops.length > 8 && stops.every((s) => s.ring && s.inside && !s.hidden), `${scheme}: focus shows on ${p}`, JSON.stringify(stops.filter((s) => !s.ring || !s.inside || s.hidden)));
     }
+    for (const [what, host] of [['403', 'closed'], ['403 of a console', 'nobody.console'], ['502', 'down'], ['504', 'slow'], ['502 of a console', 'node-down.console']]) {
+      await page.goto(on(`${host}.localhost`));
+      stops = await tabs(page);
+      check(stops.length >= 4 && stops[0].name === '#main' && stops.every((s) => s.ring && s.inside && !s.hidden), `${scheme}: focus shows on the gateway's ${what}`, JSON.stringify(stops));
+    }
+    // The frame's one link is the first stop inside it.
+    await page.route(on('framed.console.localhost') + 'embedder', (r) => r.fulfill({ contentType: 'text/html', body: '<!doctype html><title>x</title><iframe src="/" width="900" height="500"></iframe>' }));
+    await page.goto(on('framed.console.localhost') + 'embedder');
+    const link = page.frameLocator('iframe').locator('a');
+    await link.waitFor();
+    for (let i = 0; i < 3 && !await link.evaluate((e) => e === document.activeElement); i += 1) await page.keyboard.press('Tab');
+    check(await link.evaluate((e) => e === document.activeElement && parseFloat(getComputedStyle(e).outlineWidth) >= 2), `${scheme}: focus shows on the frame's link`);
+    const tab = context.waitForEvent('page');
+    await page.keyboard.press('Enter');
+    check((await tab).url() !== page.url() && page.url().endsWith('/embedder'), `${scheme}: it opens a tab of its own`);
   } catch (e) { check(false, `${scheme} at ${page.url()}`, e.stack); } finally { await browser.close(); }
+}
+
+// A console that wakes up appears by itself, without scripts.
+{
+  const { browser, page } = await open({ lang: 'en', nojs: true });
+  let server;
+  try {
+    await signIn(page);
+    await page.goto(on('asleep.console.localhost'));
+    check(/Waking up/.test(await page.locator('h1').innerText()), 'scripts off: a console that is not up yet');
+    const again = await page.waitForResponse((r) => r.url() === on('asleep.console.localhost') && r.request().isNavigationRequest());
+    check(again.status() === 503, 'scripts off: its page asks again by itself', again.status());
+    server = http.createServer((q, s) => s.end('<!doctype html><title>up</title><h1>awake</h1>')).listen(Number(process.env.WAKES), '127.0.0.1');
+    await page.locator('h1:text("awake")').waitFor({ timeout: 30000 });
+    check(true, 'scripts off: and leads to the console when it is up');
+  } catch (e) { check(false, `a console that wakes up, at ${page.url()}`, e.stack); } finally { await browser.close(); server?.close(); }
 }
 
 // The form: tokens, showing the password, the summary of an error, all by keyboard.

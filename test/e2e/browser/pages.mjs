@@ -2,7 +2,8 @@
 // no axe violation, nothing sideways (200 % text too), right lang and title, one h1 and main, targets of 44 px, labels in the
 // reader's language, a strict policy, nobody else asked, nothing on the console. SHOTS=folder keeps pictures.
 // The server is the one that browser_test.go sets up: a directory and a GitHub that do not answer, a Google that does
-// not answer either, the hosts down.localhost (nothing behind it) and closed.localhost (nobody may).
+// not answer either, the hosts down.localhost (nothing behind it), slow.localhost (no answer) and closed.localhost (nobody
+// may), and consoles that are down, slow and waking up.
 import fs from 'node:fs';
 import path from 'node:path';
 import { createRequire } from 'node:module';
@@ -28,14 +29,18 @@ const outside = [
 const inside = [
   ['home', '/', 200], ['home-none', '/?q=no-such-thing', 200], ['account', '/account', 200], ['links', '/account/links', 200], ['sessions', '/account/sessions', 200], ['end-others', '/account/sessions/end-others', 200],
   ['apps', '/account/apps', 200], ['keys', '/account/keys', 200], ['security-log', '/account/security-log', 200], ['claims', '/account/claims', 200], ['signout', '/signout', 200], ['signin-again', '/signin?attempt=AAAAAAAAAAAAAAAAAAAAAAAAAA', 200],
-  ['consent', authorize({ prompt: 'consent' }), 200], ['device', '/device', 200], ['device-filled-in', '/device?user_code=WDJB-MJHT', 200], ['device-gone', '/device?request=AAAA', 404], ['gateway-403-route', on('closed.localhost'), 403], ['gateway-403-console', on('nobody.console.localhost'), 403],
-  ['gateway-502', on('down.localhost'), 502],
+  ['consent', authorize({ prompt: 'consent' }), 200], ['device', '/device', 200], ['device-filled-in', '/device?user_code=WDJB-MJHT', 200], ['device-gone', '/device?request=AAAA', 404],
+  ['gateway-403-route', on('closed.localhost'), 403], ['gateway-403-console', on('nobody.console.localhost'), 403],
+  ['gateway-502', on('down.localhost'), 502], ['gateway-504', on('slow.localhost'), 504],
+  ['gateway-502-console', on('node-down.console.localhost'), 502], ['gateway-504-console', on('node-slow.console.localhost'), 504],
+  ['security-log-lost', '/account/security-log?cursor=no-such-place', 400],
 ];
 
-async function look(page, name, lang, scheme, width, notes, ours = true) {
+// look judges a page, or the frame in one.
+async function look(page, name, lang, scheme, width, notes, ours = true, frame = page) {
   const where = `${name} ${lang} ${scheme} ${width}`;
   pages += 1;
-  const got = await page.evaluate(({ ours, width }) => {
+  const got = await frame.evaluate(({ ours, width }) => {
     const wide = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
     const r = { wide: wide(), lang: document.documentElement.lang, title: document.title, h1: document.querySelectorAll('h1').length, main: document.querySelectorAll('main').length,
       viewport: document.querySelector('meta[name=viewport]')?.content, text: document.body.innerText,
@@ -55,23 +60,23 @@ async function look(page, name, lang, scheme, width, notes, ours = true) {
   if (ours) {
     if (got.lang !== lang) bad(where, `lang is ${got.lang}`);
     if (!/^.{3,} · RemoteGPU$/.test(got.title)) bad(where, `title ${got.title}`);
-    const id = got.text.match(/\b(?:error|signin|password|consent|device|home|account|sessions|apps|claims|notice|layout|nav)\.[a-z_.]+\b(?!@)/g)?.filter((s) => !/^(consent\.gone)$/.test(s));
-    if (id) bad(where, `a text is missing: ${id}`);
+    const id = got.text.match(/\b(?:error|signin|password|consent|device|home|account|sessions|apps|claims|notice|layout|nav)\.[a-z_.]+\b(?!@)/g)?.filter((s) => !/^(consent|device)\.gone$/.test(s));
+    if (id?.length) bad(where, `a text is missing: ${id}`);
     if (/\{[a-z]+\}|%!|&lt;|&#/.test(got.text)) bad(where, `a place is not filled in: ${got.text.match(/.{0,20}(\{[a-z]+\}|%!|&lt;|&#).{0,20}/)[0]}`);
     if (lang === 'zh-CN' && !/\p{Script=Han}{2}/u.test(got.title)) bad(where, `an English title: ${got.title}`);
     if (lang === 'en' && /\p{Script=Han}/u.test(got.text.replace('中文', ''))) bad(where, 'Chinese on an English page');
   }
-  await page.evaluate(axe); // over the debugging protocol: the page's own policy stays as it is
-  const r = await page.evaluate((runOnly) => axe.run(document, { runOnly, preload: false }), rules);
+  await frame.evaluate(axe); // over the debugging protocol: the page's own policy stays as it is
+  const r = await frame.evaluate((runOnly) => axe.run(document, { runOnly, preload: false }), rules);
   for (const v of r.violations) bad(where, `${v.id}: ${v.nodes.map((n) => n.target.join(' ')).join(', ')}`);
   for (const n of notes.splice(0)) if (!/Failed to load resource/.test(n)) bad(where, n);
   if (process.env.SHOTS) await page.screenshot({ path: path.join(process.env.SHOTS, `${name}-${lang}-${scheme}-${width}.png`), fullPage: true });
 }
 
 // policy looks at the headers of a page and at what it loads.
-function policy(where, r) {
+function policy(where, r, ancestors = 'none') {
   const h = r.headers(), csp = h['content-security-policy'] || '';
-  if (/unsafe|\*|http:(?!\/\/127\.0\.0\.1)/.test(csp) || !/default-src 'none'/.test(csp) || !/form-action 'self'/.test(csp) || !/frame-ancestors 'none'/.test(csp) || !/require-trusted-types-for 'script'/.test(csp)) bad(where, `policy: ${csp}`);
+  if (/unsafe|\*|http:(?!\/\/127\.0\.0\.1)/.test(csp) || !/default-src 'none'/.test(csp) || !/form-action 'self'/.test(csp) || !csp.includes(`frame-ancestors '${ancestors}';`) || !/require-trusted-types-for 'script'/.test(csp)) bad(where, `policy: ${csp}`);
   if (h['cache-control'] !== 'no-store' || h['x-content-type-options'] !== 'nosniff' || h['referrer-policy'] !== 'same-origin' || !/camera=\(\)/.test(h['permissions-policy'] || '')) bad(where, `headers: ${JSON.stringify(h)}`);
 }
 
@@ -124,8 +129,37 @@ async function run(lang, scheme, width) {
       await see(name);
     }
   };
+  // In a frame: what a page of the same console embeds. Its links leave the frame, the broker is never framed.
+  const embed = async (name, label, status) => {
+    const at = on(label);
+    await page.route(`${at}embedder`, (route) => route.fulfill({ contentType: 'text/html', body: '<!doctype html><title>x</title><style>body{margin:0}iframe{width:100%;height:90vh;border:0}</style><iframe title="console"></iframe>' }));
+    await page.goto(`${at}embedder`);
+    const answered = page.waitForResponse((r) => r.url() === at);
+    await page.evaluate((u) => { document.querySelector('iframe').src = u; }, at);
+    const r = await answered;
+    const frame = await (await page.locator('iframe').elementHandle()).contentFrame();
+    await frame.waitForURL(at);
+    await frame.locator('h1').waitFor();
+    if (r.status() !== status) bad(`${name} ${lang}`, `status ${r.status()}, not ${status}`);
+    policy(`${name} ${lang}`, r, 'self');
+    const links = await frame.$$eval('a', (all) => all.filter((a) => a.protocol.startsWith('http') && (a.host !== location.host || a.target)).map((a) => `${a.target} ${a.rel}`));
+    if (!links.length || links.some((l) => l !== '_blank noopener noreferrer')) bad(`${name} ${lang}`, `a link leads the frame away: ${JSON.stringify(links)}`);
+    await look(page, name, lang, scheme, width, notes, true, frame);
+    return frame;
+  };
+  // A page that asks for itself again would go while it is looked at, and only the debugging protocol can hold it.
+  const still = async (at) => {
+    const cdp = await context.newCDPSession(page);
+    cdp.on('Fetch.requestPaused', ({ requestId, responseStatusCode, responseHeaders }) => (responseHeaders
+      ? cdp.send('Fetch.continueResponse', { requestId, responseCode: responseStatusCode, responseHeaders: responseHeaders.filter((h) => h.name.toLowerCase() !== 'refresh') })
+      : cdp.send('Fetch.continueRequest', { requestId })).catch(() => {}));
+    await cdp.send('Fetch.enable', { patterns: [{ urlPattern: at, requestStage: 'Response' }] });
+    return () => cdp.detach();
+  };
   try {
     await visit(outside);
+    const framed = await embed('framed', 'demo.console.localhost', 401);
+    if (await framed.locator('a').count() !== 1) bad(`framed ${lang}`, 'not one link');
     const stranger = `nobody-${lang}-${scheme}-${width}`;
     await page.goto(`${issuer}/signin/local`);
     await enter(page, stranger, 'wrong');
@@ -162,7 +196,7 @@ async function run(lang, scheme, width) {
     await see('hop');
     await page.unroute('**/resume/*');
     await submit(page, 'main a.btn');
-    await visit(inside);
+    await visit(inside.filter(([name]) => width === 320 || name !== 'gateway-504-console')); // which takes five seconds
     await page.goto(`${issuer}/device`);
     await page.fill('#user_code', 'WDJB-MJH'); // no guess: it cannot be one
     await submit(page, 'main form button');
@@ -170,6 +204,33 @@ async function run(lang, scheme, width) {
     await device(page, context, 'allow', see, `device ${lang} ${width}`);
     await device(page, context, 'deny', see, `device ${lang} ${width}`);
     await visit([['sessions-device', '/account/sessions', 200]]);
+    const sleeper = `waking-${lang}-${scheme}-${width}.console.localhost`.toLowerCase();
+    const go = await still(on(sleeper));
+    await visit([['gateway-503-waking', on(sleeper), 503]]);
+    await embed('framed-503-waking', sleeper, 503);
+    await go();
+    // More than one page of the security log.
+    for (let i = 0; i < 20; i += 1) {
+      await page.goto(`${issuer}/account/security-log`);
+      if (await page.locator('a[href*="cursor="]').count()) break;
+      await page.evaluate(async () => {
+        const headers = { 'content-type': 'application/json' };
+        for (let k = 0; k < 6; k += 1) {
+          const made = await (await fetch('/api/v1/me/api-keys', { method: 'POST', headers, body: JSON.stringify({ name: `key ${k}`, expires_in: '1h' }) })).json();
+          await fetch(`/api/v1/me/api-keys/${made.id}`, { method: 'DELETE', headers });
+        }
+      });
+    }
+    await submit(page, 'a[href*="cursor="]');
+    await see('security-log-older');
+    // An error page once more, by its reference; it is kept in a moment of its own.
+    await page.goto(on('closed.localhost'));
+    const again = `${issuer}/error/${await page.innerText('#ref')}`;
+    let kept = await page.goto(again);
+    for (let i = 0; i < 50 && kept.status() !== 200; i += 1) { await page.waitForTimeout(100); kept = await page.goto(again); }
+    if (kept.status() !== 200) bad(`error-again ${lang}`, `status ${kept.status()}`);
+    policy(`error-again ${lang}`, kept);
+    await see('error-again');
     await page.goto(on('demo.console.localhost'));
     await page.locator('#state:text("connected")').waitFor();
     await see('demo-console', false);

@@ -7,6 +7,7 @@ package userclient
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -162,6 +163,10 @@ var ErrHostile = errors.New("the answer is not to be trusted")
 // proxy is at fault, and trying again later can help.
 var ErrUnreachable = errors.New("the server does not answer")
 
+// ErrCertificate means that the server does not prove to be who it should be. It
+// is an ErrUnreachable too: somebody in between may be gone in a minute.
+var ErrCertificate = errors.New("its certificate is not one to believe")
+
 // AnswerError is an answer that refuses.
 type AnswerError struct {
 	Status int
@@ -243,6 +248,9 @@ func (c *Client) do(ctx context.Context, method, to string, body io.Reader, head
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			return fmt.Errorf("%w: %w: %w", ErrUnreachable, ErrCertificate, err)
 		}
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}

@@ -1,8 +1,11 @@
 package userclient
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -106,7 +109,7 @@ func TestTLS(t *testing.T) {
 		_, err = c.discover(t.Context())
 		return err
 	}
-	if err := ask(""); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "certificate") {
+	if err := ask(""); !errors.Is(err, ErrUnreachable) || !errors.Is(err, ErrCertificate) {
 		t.Errorf("an unknown authority: %v", err)
 	}
 	ca := filepath.Join(t.TempDir(), "ca.pem")
@@ -190,4 +193,37 @@ func TestOpenBrowser(t *testing.T) {
 			t.Errorf("%q: %v", u, err)
 		}
 	}
+}
+
+// Whatever comes as an ID token: an identity has a subject that can be printed,
+// and is of this issuer, for this client, for this sign-in.
+func FuzzIdentity(f *testing.F) {
+	c, err := New(Options{Issuer: "https://id.example.com", Now: newClock().now})
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := map[string]any{"iss": "https://id.example.com", "aud": ClientID, "exp": 4e9, "sub": "u1", "nonce": "n"}
+	for _, change := range []map[string]any{{}, {"iss": "https://evil.example"}, {"aud": []string{"x", ClientID}}, {"aud": []any{1, nil}}, {"azp": "x"}, {"exp": "soon"}, {"exp": 1}, {"sub": "\x1b[2J"}, {"nonce": 1}} {
+		claims := maps.Clone(good)
+		maps.Copy(claims, change)
+		js, err := json.Marshal(claims)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(js))
+	}
+	f.Fuzz(func(t *testing.T, payload string) {
+		raw := "e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
+		got, err := c.identity(raw, "n")
+		if err != nil {
+			if !errors.Is(err, ErrHostile) || strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Fatalf("%q", err)
+			}
+			return
+		}
+		var claims map[string]any
+		if json.Unmarshal([]byte(payload), &claims) != nil || strings.ContainsFunc(got.Label(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Fatalf("%q became %+v", payload, got)
+		}
+	})
 }

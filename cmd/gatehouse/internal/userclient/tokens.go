@@ -124,10 +124,12 @@ func (c *Client) identity(raw, nonce string) (Identity, error) {
 		return bad("has expired; is the clock of this machine right?")
 	case claims.Nonce != nonce:
 		return bad("belongs to another sign-in")
-	case claims.Subject == "":
+	}
+	who := claims.Identity.printable()
+	if who.Subject == "" || who.Subject != claims.Subject {
 		return bad("names nobody")
 	}
-	return claims.Identity.printable(), nil
+	return who, nil
 }
 
 // signedIn is redeem for an answer that begins a sign-in.
