@@ -67,6 +67,7 @@ clients:
   - client_id: lacks
     client_secret: lacks-secret
     grant_types: [client_credentials]
+    scope: gatehouse:consoles
   - client_id: spa
     redirect_uris: ["http://127.0.0.1/cb"]
     grant_types: [authorization_code, "urn:ietf:params:oauth:grant-type:token-exchange"]
@@ -76,6 +77,7 @@ clients:
 routes:
   - {name: api, host: api.localhost, upstream: UP, audience: demo-api}
   - {name: other, host: other.localhost, upstream: UP, audience: other-api, allow: '"gpu-users" in user.groups'}
+  - {name: ours, host: ours.localhost, upstream: UP, audience: ISSUER}
   - {name: console, host: "{node}.console.localhost", lease: true, identity: jwt}
 consoles: {networks: [127.0.0.0/8]}
 `

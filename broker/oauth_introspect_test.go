@@ -165,10 +165,29 @@ func TestIntrospectionOfTheGatewaysTokens(t *testing.T) {
 	if h.active("service", bearer) || !h.active("service", cookie) {
 		t.Error("the bearer's grant was revoked, and nothing else")
 	}
+	// A grant can end while its session goes on.
+	online := h.grantOf(b, "demo-secret", with(authRequest(), "scope", "openid"))
+	own := online["access_token"].(string)
+	bearer = h.gatewayJWT(up, "api", own)
+	if !h.active("service", own) || !h.active("service", bearer) {
+		t.Error("an online grant")
+	}
+	h.tokenEndpoint("/oauth2/revoke", url.Values{"token": {own}})
+	if h.active("service", own) || h.active("service", bearer) || !h.active("service", cookie) {
+		t.Error("an online grant was revoked, and its session goes on")
+	}
 	page := b.get("/signout")
 	b.follow(b.post("/signout", url.Values{"token": {field(t, tokenField, page)}}))
 	if h.active("service", cookie) {
 		t.Error("after signing out")
+	}
+	// Of a route whose audience is ours a program's JWT would read as its own.
+	program = h.tokenAs("lacks", "lacks-secret", url.Values{"grant_type": {"client_credentials"}, "scope": {"gatehouse:consoles"}}).json(t)["access_token"].(string)
+	if a := h.as(program, "GET", "/api/v1/consoles", ""); a.StatusCode != http.StatusOK {
+		t.Errorf("its own: %d %s", a.StatusCode, a.Body)
+	}
+	if a := h.as(h.gatewayJWT(up, "ours", program), "GET", "/api/v1/consoles", ""); a.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the gateway's at the API: %d %s", a.StatusCode, a.Body)
 	}
 }
 

@@ -108,7 +108,7 @@ func TestJobs(t *testing.T) {
 	if p := c["gatehouse:workload"].(map[string]any); p["rule"] != "deploy" || p["provider"] != "github_actions" || p["repository_id"] != "123456" || p["run_id"] != "1" || p["issuer"] != op.URL {
 		t.Errorf("provenance: %v", p)
 	}
-	_, key := h.key("acme-deployer", `{"name":"ci","scopes":["deployments:write"]}`)
+	keyID, key := h.key("acme-deployer", `{"name":"ci","scopes":["deployments:write"]}`)
 	tell := func(host, credential string) map[string]any {
 		t.Helper()
 		if a := h.bearer(h.at(host, "/x"), credential); a.StatusCode != http.StatusOK {
@@ -144,6 +144,18 @@ func TestJobs(t *testing.T) {
 	}
 	if !h.active("ci", access) || h.active("lacks", access) {
 		t.Error("introspection")
+	}
+	// What a service behind the gateway is told can be asked about too.
+	byJob, byKey := h.gatewayJWT(up, "api", access), h.gatewayJWT(up, "api", key)
+	if !h.active("ci", byJob) || !h.active("ci", byKey) {
+		t.Error("introspection of the gateway's")
+	}
+	h.refused("the gateway's at the gateway", h.bearer(h.at("api", "/"), byJob), 401, "invalid_token")
+	if a := h.operator("DELETE", "/api/v1/api-keys/"+keyID, ""); a.StatusCode != http.StatusNoContent {
+		t.Fatalf("%d %s", a.StatusCode, a.Body)
+	}
+	if !h.active("ci", byJob) || h.active("ci", byKey) {
+		t.Error("introspection after the key was revoked")
 	}
 	// At the API as a key of that account with the rule's scopes.
 	auditor := h.jobAsks(h.job(op, "ref", "refs/heads/admin")).json(t)["access_token"].(string)
