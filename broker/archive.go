@@ -123,6 +123,9 @@ func (b *serving) checkBuckets() []bucketProbe {
 	var out []bucketProbe
 	audit := b.cfg.Audit.WithDefaults()
 	for _, c := range b.cfg.Buckets() {
+		if c.Keyless() { // it is there to be lent: checkLenders
+			continue
+		}
 		p := bucketProbe{name: "bucket " + c.ID(), required: slices.Contains(audit.Archive, c.ID())}
 		prefix := ""
 		if p.required {

@@ -31,6 +31,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/tracing"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/broker/workload"
 	"github.com/remotegpu/gatehouse/config"
 )
 
@@ -79,6 +80,7 @@ type Broker struct {
 	accounts     *user.ServiceAccounts
 	apiKeys      *apikey.Registry
 	errorPages   *web.ErrorPages
+	workloads    *workload.Service
 	metrics      *metrics
 	sentry       *sentry.Client  // nil without sentry.dsn
 	tracer       *tracing.Tracer // nil where nothing is traced
@@ -189,7 +191,7 @@ func (b *Broker) domain(tokens grant.TokensConfig) (err error) {
 		return err
 	}
 	b.users.OnChange(b.sessions.EndUser)
-	if b.ledger, err = grant.New(grant.Config{KV: b.store, Sealer: b.sealer, MAC: b.keys, Tokens: tokens, OutageGrace: *cfg.Sessions.WithDefaults().OutageGrace, Now: b.now}); err != nil {
+	if b.ledger, err = grant.New(grant.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, MAC: b.keys, Tokens: tokens, OutageGrace: *cfg.Sessions.WithDefaults().OutageGrace, Now: b.now}); err != nil {
 		return err
 	}
 	if b.consoles, err = console.New(console.Config{KV: b.store, Bus: b.store, Leaser: b.store, Sealer: b.sealer, Now: b.now, Log: b.log, RanOut: b.leaseRanOut}); err != nil {
@@ -203,7 +205,8 @@ func (b *Broker) domain(tokens grant.TokensConfig) (err error) {
 	if b.apiKeys, err = apikey.New(apikey.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Alive: b.ownerAlive, PerOwner: cfg.APIKeys.PerOwner, Grace: grace, Now: b.now, Log: b.log}); err != nil {
 		return err
 	}
-	return nil
+	b.workloads, err = workload.New(workload.Config{KV: b.store, Bus: b.store, Sealer: b.sealer, Events: b.events, Account: b.account, Grace: grace, Now: b.now, Log: b.log})
+	return err
 }
 
 // reachable reports that the store is, for what is issued without writing to it:

@@ -12,6 +12,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/store/redis"
 	"github.com/remotegpu/gatehouse/broker/store/sqlite"
+	trust "github.com/remotegpu/gatehouse/broker/workload"
 	"github.com/remotegpu/gatehouse/connectors"
 	"github.com/remotegpu/gatehouse/connectors/dingtalk"
 	"github.com/remotegpu/gatehouse/connectors/feishu"
@@ -23,6 +24,7 @@ import (
 	"github.com/remotegpu/gatehouse/connectors/oidc"
 	"github.com/remotegpu/gatehouse/connectors/saml"
 	"github.com/remotegpu/gatehouse/connectors/wecom"
+	"github.com/remotegpu/gatehouse/connectors/workload"
 )
 
 // Types are the connector types, in the order of the sign-in page. Reserved
@@ -40,6 +42,21 @@ func Types() []connectors.Type {
 		connectors.Define("ldap", ldap.Open),
 		connectors.Define("local", local.Open),
 	}
+}
+
+// newWorkload makes what verifies the tokens of an issuer of workloads.
+func newWorkload(env connectors.Env, src trust.Source) (*workload.Connector, error) {
+	return workload.Open(env, workload.Config(src))
+}
+
+// newClientKeys makes what verifies the assertions of an OAuth client: a JWT that
+// it issues about itself, by the keys that it registered.
+func newClientKeys(env connectors.Env, clientID, uri string, set []byte) (*workload.Connector, error) {
+	cfg := workload.Config{Provider: "oidc", Issuer: clientID, JWKSURI: uri, Listed: true}
+	if uri == "" {
+		return workload.OpenWith(cfg, set)
+	}
+	return workload.Open(env, cfg)
 }
 
 // openStore opens the driver that the `store` key names.

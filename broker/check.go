@@ -111,7 +111,20 @@ func Check(ctx context.Context, cfg *config.Config, opts Options) []Probe {
 	}
 	wg.Wait()
 	out = append(out, probes...)
+	trust := checked.workloadProbes()
+	probes = make([]Probe, len(trust))
+	for i, p := range trust {
+		wg.Go(func() { probes[i] = run(p.name, true, p.ask) })
+	}
+	wg.Wait()
+	out = append(out, probes...)
+	for _, p := range checked.clientKeyProbes() {
+		out = append(out, run(p.name, true, p.ask))
+	}
 	for _, p := range (&serving{Broker: b, cfg: cfg}).checkBuckets() {
+		out = append(out, run(p.name, p.required, p.ask))
+	}
+	for _, p := range checked.checkLenders() {
 		out = append(out, run(p.name, p.required, p.ask))
 	}
 	for _, r := range cfg.Routes {

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -137,4 +138,57 @@ func TestFrameTicket(t *testing.T) {
 	// The end of the session is the end of the frame.
 	b.post("/signout", url.Values{"token": {field(t, tokenField, b.get("/signout"))}, "everywhere": {"1"}})
 	link("signed out", visitor.get(at, frame("https://app.example.com/")...))
+}
+
+// What the gateway itself has to say in a frame is seen there: a console that
+// wakes up loads itself again, and its links leave the frame, since no page of
+// the broker's may be framed. In a tab of its own nobody frames that page.
+func TestFramedConsoleWakesUp(t *testing.T) {
+	t.Parallel()
+	h, up := gate(t, framing, nil)
+	b := h.browser()
+	b.enter("demo", "demo")
+	tok := b.cli("openid gatehouse:consoles")
+	me := b.page("GET", "/api/v1/me", "").json(t)["id"].(string)
+	lend := func(upstream string) {
+		h.operator("PUT", "/api/v1/consoles/n1", `{"upstream":"`+upstream+`","owner":"`+me+`"}`)
+	}
+	lend(up.URL)
+	frame := []string{"Sec-Fetch-Dest", "iframe", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Site", "cross-site", "Referer", "https://app.example.com/", "Accept", "text/html", "Accept-Language", "en"}
+	visitor := h.browser()
+	ticket := h.as(tok, "POST", "/api/v1/consoles/n1/ticket", `{}`, "Origin", "https://app.example.com").json(t)["url"].(string)
+	if in := visitor.get(ticket, frame...); in.StatusCode != http.StatusSeeOther {
+		t.Fatalf("%d %s", in.StatusCode, in.Body)
+	}
+	spare, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spare.Close()
+	lend("http://" + spare.Addr().String())
+	const allowed = "frame-ancestors https://app.example.com https://other.example.com;"
+	at := h.at("n1.console", "/")
+	waking := visitor.get(at, frame...)
+	if waking.StatusCode != http.StatusServiceUnavailable || waking.Header.Get("Refresh") == "" || !strings.Contains(waking.Header.Get("Content-Security-Policy"), allowed) {
+		t.Errorf("waking: %d %v", waking.StatusCode, waking.Header)
+	}
+	for tag := range strings.SplitSeq(waking.Body, "<a ") {
+		if tag, _, _ = strings.Cut(tag, ">"); strings.Contains(tag, "href=\""+h.URL) && !strings.Contains(tag, `target="_blank"`) {
+			t.Errorf("leads the frame to the broker: %s", tag)
+		}
+	}
+	if strings.Contains(waking.Body, `class="skip"`) || !strings.Contains(waking.Body, `href="/"`) {
+		t.Errorf("the page in the frame: %s", waking.Body)
+	}
+	if alone := b.follow(b.get(at)); alone.StatusCode != http.StatusServiceUnavailable || !strings.Contains(alone.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+		t.Errorf("in a tab: %d %v", alone.StatusCode, alone.Header)
+	}
+	// Where a route names nobody, a console's own pages frame what it says, and nobody else's do.
+	if a := visitor.get(h.at("n1.closed", "/"), frame...); a.StatusCode != http.StatusUnauthorized || !strings.Contains(a.Header.Get("Content-Security-Policy"), "frame-ancestors 'self';") {
+		t.Errorf("a route without frame_ancestors: %d %v", a.StatusCode, a.Header)
+	}
+	lend(up.URL)
+	if shown := visitor.get(at, frame...); shown.StatusCode != http.StatusOK {
+		t.Errorf("awake: %d %s", shown.StatusCode, shown.Body)
+	}
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/remotegpu/gatehouse/broker/console"
 )
 
 // Our own listeners speak HTTP/2 and HTTP/1.1 by ALPN, nothing older than TLS 1.2,
@@ -66,15 +68,35 @@ func TestGatewayNothingIsSmuggledThroughHTTP2(t *testing.T) {
 routes:
   - {name: api, host: api.localhost, upstream: UP, audience: demo-api}
   - {name: raw, host: raw.localhost, upstream: UP, audience: demo-api, raw_path: true}
+  - {name: console, host: "{node}.console.localhost", lease: true}
 `, "UP", addr), "raw.localhost")
-	tok := h.service("deployments:write")
+	h.lend(console.Lease{ID: "n7", Upstream: addr, Owner: "x", Groups: []string{"gpu-users"}})
+	at := h.at("n7.console", "/")
+	for _, to := range []struct {
+		kind, host, raw string
+		auth            []string
+	}{
+		{"route", "api.localhost", "raw.localhost", []string{"authorization", "Bearer " + h.service("deployments:write")}},
+		{"lease", "n7.console.localhost", "n7.console.localhost", []string{"cookie", "__Host-gatehouse-console=" + h.visit(at).cookie(at, "__Host-gatehouse-console"), "sec-fetch-site", "same-origin"}},
+	} {
+		h.smugglesNothing(t, up, to.kind, to.host, to.raw, to.auth)
+	}
+	if evil := up.about("evil"); len(evil) > 0 {
+		t.Errorf("what was smuggled: %q", evil)
+	}
+}
+
+// smugglesNothing tries all shapes at one kind of route; raw is a host whose route
+// looks at no path.
+func (h *harness) smugglesNothing(t *testing.T, up *tap, kind, host, raw string, auth []string) {
+	t.Helper()
 	// with makes a request of these fields; a name that is there replaces, "-" before
 	// a name leaves it out, "+" adds another one, "^" puts it first.
 	with := func(path string, change ...string) []string {
-		fields := []string{":method", "POST", ":scheme", "https", ":path", path, ":authority", "api.localhost", "authorization", "Bearer " + tok}
+		fields := append([]string{":method", "POST", ":scheme", "https", ":path", path, ":authority", host}, auth...)
 	next:
 		for i := 0; i+1 < len(change); i += 2 {
-			name, value := change[i], strings.ReplaceAll(change[i+1], "/P", path)
+			name, value := change[i], strings.NewReplacer("/P", path, "api.localhost", host, "raw.localhost", raw).Replace(change[i+1])
 			switch name[0] {
 			case '+':
 				fields = append(fields, name[1:], value)
@@ -106,64 +128,69 @@ routes:
 		fate   string // what it may begin with; several by |
 		sent   string // what the upstream was asked; "" for nothing
 	}{
-		"plain":                        {nil, "x", "200", "POST /P x"},
-		"content-length that is right": {[]string{"content-length", "1"}, "x", "200", "POST /P x"},
-		"content-length too small":     {[]string{"content-length", "1"}, "xGET /evil HTTP/1.1\r\n\r\n", "reset|400", ""},
-		"content-length too large":     {[]string{"content-length", "50"}, "x", "reset|400", ""},
-		"content-length 0":             {[]string{"content-length", "0"}, "GET /evil HTTP/1.1\r\n\r\n", "reset|200|400", "POST /P "},
-		"two content-lengths":          {[]string{"content-length", "1", "+content-length", "9"}, "x", "200", "POST /P x"}, // one of them goes on
-		"content-length in words":      {[]string{"content-length", "one"}, "x", "reset|400|200", "POST /P x"},
-		"LF in a value":                {[]string{"x-a", "b\ntransfer-encoding: chunked"}, "x", "reset|400|goaway", ""},
-		"CR in a value":                {[]string{"x-a", "b\r\ntransfer-encoding: chunked"}, "x", "reset|400|goaway", ""},
-		"NUL in a value":               {[]string{"x-a", "b\x00c"}, "x", "reset|400|goaway", ""},
-		"LF in a name":                 {[]string{"x-a: b\ntransfer-encoding", "chunked"}, "x", "reset|400|goaway", ""},
-		"colon in a name":              {[]string{"x-a:b", "c"}, "x", "reset|400|goaway", ""},
-		"space in a name":              {[]string{"x a", "c"}, "x", "reset|400|goaway", ""},
-		"empty name":                   {[]string{"+", "c"}, "x", "reset|400|goaway", ""},
-		"capitals in a name":           {[]string{"Transfer-Encoding", "chunked"}, "x", "reset|400|goaway", ""},
-		"transfer-encoding":            {[]string{"transfer-encoding", "chunked"}, "0\r\n\r\nGET /evil HTTP/1.1\r\n\r\n", "reset|400", ""},
-		"connection":                   {[]string{"connection", "x-gatehouse-user"}, "x", "reset|400", ""},
-		"proxy-connection":             {[]string{"proxy-connection", "keep-alive"}, "x", "reset|400", ""},
-		"keep-alive":                   {[]string{"keep-alive", "1"}, "x", "reset|400", ""},
-		"upgrade":                      {[]string{"upgrade", "websocket"}, "x", "reset|400", ""},
-		"te: trailers":                 {[]string{"te", "trailers"}, "x", "200", "POST /P x"},
-		"te: gzip":                     {[]string{"te", "gzip"}, "x", "reset|400", ""},
-		"te: trailers, chunked":        {[]string{"te", "trailers, chunked"}, "x", "reset|400", ""},
-		"two :path":                    {[]string{"^:path", "/evil"}, "x", "goaway|reset|400", ""},
-		"two :authority":               {[]string{"^:authority", "evil.localhost"}, "x", "goaway|reset|400", ""},
-		"two :method":                  {[]string{"^:method", "GET"}, "x", "goaway|reset|400", ""},
-		"no :path":                     {[]string{"-:path", ""}, "x", "reset|400", ""},
-		"no :method":                   {[]string{"-:method", ""}, "x", "reset|400", ""},
-		"no :scheme":                   {[]string{"-:scheme", ""}, "x", "reset|400", ""},
-		"no :authority, a host":        {[]string{"-:authority", "", "host", "api.localhost"}, "x", "200", "POST /P x"},
-		"no :authority, no host":       {[]string{"-:authority", ""}, "x", "reset|400", ""},
-		":authority and another host":  {[]string{"host", "evil.localhost"}, "x", "reset|400|421|200", "POST /P x"},
-		"user in :authority":           {[]string{":authority", "evil@api.localhost"}, "x", "reset|400|421", ""},
-		"path in :authority":           {[]string{":authority", "api.localhost/evil"}, "x", "reset|400|421", ""},
-		"space in :authority":          {[]string{":authority", "api.localhost evil"}, "x", "reset|400|421", ""},
-		"unknown pseudo-header":        {[]string{"^:evil", "1"}, "x", "goaway|reset|400", ""},
-		"pseudo-header of answers":     {[]string{"^:status", "200"}, "x", "goaway|reset|400", ""},
-		"pseudo-header at the end":     {[]string{"+:path", "/evil"}, "x", "goaway|reset|400", ""},
-		":protocol without CONNECT":    {[]string{"^:protocol", "websocket"}, "x", "goaway|reset|400", ""},
-		":scheme http":                 {[]string{":scheme", "http"}, "x", "200|400|reset", "POST /P x"},
-		":scheme that is none":         {[]string{":scheme", "https://evil/?"}, "x", "reset|400", ""},
-		":path with a request inside":  {[]string{":path", "/ HTTP/1.1\r\nHost: x\r\n\r\nGET /evil"}, "x", "reset|400|goaway", ""},
-		":path with a space":           {[]string{":path", "/P HTTP/1.1"}, "x", "reset|400", ""},
-		":path without a slash":        {[]string{":path", "evil"}, "x", "reset|400", ""},
-		":path that is a URL":          {[]string{":path", "http://evil.localhost/P"}, "x", "reset|400", ""},
-		":path that is *":              {[]string{":path", "*"}, "x", "reset|400", ""},
-		"CONNECT":                      {[]string{":method", "CONNECT", "-:path", "", "-:scheme", ""}, "x", "405|reset|400", ""},
-		"CONNECT with a :path":         {[]string{":method", "CONNECT"}, "x", "405|reset|400", ""},
-		"extended CONNECT":             {[]string{":method", "CONNECT", "^:protocol", "websocket"}, "", "405|reset|400", ""},
-		"TRACE":                        {[]string{":method", "TRACE"}, "x", "405", ""},
-		"a method with a space":        {[]string{":method", "GET /evil HTTP/1.1\r\nX:"}, "x", "reset|400|405|goaway", ""},
-		"a method that is none":        {[]string{":method", "EVIL"}, "x", "405", ""},
-		"raw: spaces in :path":         {[]string{":authority", "raw.localhost", ":path", "/P HTTP/1.1\r\n\r\nGET /evil"}, "x", "reset|400|goaway", ""},
-		"raw: a header in :path":       {[]string{":authority", "raw.localhost", ":path", "/P\r\nTransfer-Encoding:chunked"}, "x", "reset|400|goaway", ""},
+		"plain":                         {nil, "x", "200", "POST /P x"},
+		"content-length that is right":  {[]string{"content-length", "1"}, "x", "200", "POST /P x"},
+		"content-length too small":      {[]string{"content-length", "1"}, "xGET /evil HTTP/1.1\r\n\r\n", "reset|400", ""},
+		"content-length too large":      {[]string{"content-length", "50"}, "x", "reset|400", ""},
+		"content-length 0":              {[]string{"content-length", "0"}, "GET /evil HTTP/1.1\r\n\r\n", "reset|200|400", "POST /P "},
+		"two content-lengths":           {[]string{"content-length", "1", "+content-length", "9"}, "x", "reset|400", ""},
+		"content-length in words":       {[]string{"content-length", "one"}, "x", "reset|400", ""},
+		"content-length with a sign":    {[]string{"content-length", "+1"}, "x", "reset|400", ""},
+		"content-length that is a list": {[]string{"content-length", "1, 1"}, "x", "reset|400", ""},
+		"content-length of nothing":     {[]string{"content-length", ""}, "x", "reset|400", ""},
+		"LF in a value":                 {[]string{"x-a", "b\ntransfer-encoding: chunked"}, "x", "reset|400|goaway", ""},
+		"CR in a value":                 {[]string{"x-a", "b\r\ntransfer-encoding: chunked"}, "x", "reset|400|goaway", ""},
+		"NUL in a value":                {[]string{"x-a", "b\x00c"}, "x", "reset|400|goaway", ""},
+		"LF in a name":                  {[]string{"x-a: b\ntransfer-encoding", "chunked"}, "x", "reset|400|goaway", ""},
+		"colon in a name":               {[]string{"x-a:b", "c"}, "x", "reset|400|goaway", ""},
+		"space in a name":               {[]string{"x a", "c"}, "x", "reset|400|goaway", ""},
+		"empty name":                    {[]string{"+", "c"}, "x", "reset|400|goaway", ""},
+		"capitals in a name":            {[]string{"Transfer-Encoding", "chunked"}, "x", "reset|400|goaway", ""},
+		"transfer-encoding":             {[]string{"transfer-encoding", "chunked"}, "0\r\n\r\nGET /evil HTTP/1.1\r\n\r\n", "reset|400", ""},
+		"connection":                    {[]string{"connection", "x-gatehouse-user"}, "x", "reset|400", ""},
+		"proxy-connection":              {[]string{"proxy-connection", "keep-alive"}, "x", "reset|400", ""},
+		"keep-alive":                    {[]string{"keep-alive", "1"}, "x", "reset|400", ""},
+		"upgrade":                       {[]string{"upgrade", "websocket"}, "x", "reset|400", ""},
+		"te: trailers":                  {[]string{"te", "trailers"}, "x", "200", "POST /P x"},
+		"te: gzip":                      {[]string{"te", "gzip"}, "x", "reset|400", ""},
+		"te: trailers, chunked":         {[]string{"te", "trailers, chunked"}, "x", "reset|400", ""},
+		"two :path":                     {[]string{"^:path", "/evil"}, "x", "goaway|reset|400", ""},
+		"two :authority":                {[]string{"^:authority", "evil.localhost"}, "x", "goaway|reset|400", ""},
+		"two :method":                   {[]string{"^:method", "GET"}, "x", "goaway|reset|400", ""},
+		"no :path":                      {[]string{"-:path", ""}, "x", "reset|400", ""},
+		"no :method":                    {[]string{"-:method", ""}, "x", "reset|400", ""},
+		"no :scheme":                    {[]string{"-:scheme", ""}, "x", "reset|400", ""},
+		"no :authority, a host":         {[]string{"-:authority", "", "host", "api.localhost"}, "x", "200", "POST /P x"},
+		"no :authority, no host":        {[]string{"-:authority", ""}, "x", "reset|400", ""},
+		":authority and another host":   {[]string{"host", "evil.localhost"}, "x", "reset|400|421|200", "POST /P x"},
+		"user in :authority":            {[]string{":authority", "evil@api.localhost"}, "x", "reset|400|421", ""},
+		"path in :authority":            {[]string{":authority", "api.localhost/evil"}, "x", "reset|400|421", ""},
+		"space in :authority":           {[]string{":authority", "api.localhost evil"}, "x", "reset|400|421", ""},
+		"unknown pseudo-header":         {[]string{"^:evil", "1"}, "x", "goaway|reset|400", ""},
+		"pseudo-header of answers":      {[]string{"^:status", "200"}, "x", "goaway|reset|400", ""},
+		"pseudo-header at the end":      {[]string{"+:path", "/evil"}, "x", "goaway|reset|400", ""},
+		":protocol without CONNECT":     {[]string{"^:protocol", "websocket"}, "x", "goaway|reset|400", ""},
+		":scheme http":                  {[]string{":scheme", "http"}, "x", "200|400|reset", "POST /P x"},
+		":scheme that is none":          {[]string{":scheme", "https://evil/?"}, "x", "reset|400", ""},
+		":path with a request inside":   {[]string{":path", "/ HTTP/1.1\r\nHost: x\r\n\r\nGET /evil"}, "x", "reset|400|goaway", ""},
+		":path with a space":            {[]string{":path", "/P HTTP/1.1"}, "x", "reset|400", ""},
+		"query with a space":            {[]string{":path", "/P?a HTTP/1.1"}, "x", "reset|400", ""},
+		":path without a slash":         {[]string{":path", "evil"}, "x", "reset|400", ""},
+		":path that is a URL":           {[]string{":path", "http://evil.localhost/P"}, "x", "reset|400", ""},
+		":path that is *":               {[]string{":path", "*"}, "x", "reset|400", ""},
+		"CONNECT":                       {[]string{":method", "CONNECT", "-:path", "", "-:scheme", ""}, "x", "405|reset|400", ""},
+		"CONNECT with a :path":          {[]string{":method", "CONNECT"}, "x", "405|reset|400", ""},
+		"extended CONNECT":              {[]string{":method", "CONNECT", "^:protocol", "websocket"}, "", "405|reset|400", ""},
+		"TRACE":                         {[]string{":method", "TRACE"}, "x", "405", ""},
+		"a method with a space":         {[]string{":method", "GET /evil HTTP/1.1\r\nX:"}, "x", "reset|400|405|goaway", ""},
+		"a method that is none":         {[]string{":method", "EVIL"}, "x", "405", ""},
+		"raw: spaces in :path":          {[]string{":authority", "raw.localhost", ":path", "/P HTTP/1.1\r\n\r\nGET /evil"}, "x", "reset|400|goaway", ""},
+		"raw: a space in :path":         {[]string{":authority", "raw.localhost", ":path", "/P HTTP/1.1"}, "x", "reset|400", ""},
+		"raw: a header in :path":        {[]string{":authority", "raw.localhost", ":path", "/P\r\nTransfer-Encoding:chunked"}, "x", "reset|400|goaway", ""},
 	} {
 		n++
-		path := fmt.Sprintf("/case%d.", n)
-		w := h.h2(t, h.host, "api.localhost")
+		name, path := kind+": "+name, fmt.Sprintf("/%s%d.", kind, n)
+		w := h.h2(t, h.host, host)
 		id := w.open(false, with(path, c.change...)...)
 		_ = w.f.WriteData(id, true, []byte(c.body))
 		got, fits := w.fate(id), false
@@ -179,8 +206,32 @@ routes:
 		}
 		w.conn.Close()
 	}
-	if evil := up.about("evil"); len(evil) > 0 {
-		t.Errorf("what was smuggled: %q", evil)
+}
+
+// Trailers that are on their way when a request is refused end their own stream,
+// and not the connection, which a proxy may share among many people.
+func TestLateTrailersEndNobodyElse(t *testing.T) {
+	t.Parallel()
+	up := newUpstream(t, nil)
+	h, _ := secure(t, up.routesYAML(plainRoutes))
+	tok := h.service("deployments:write")
+	for host, want := range map[string]string{"api.localhost": "401", "nobody.localhost": "421", "sso.localhost": "404"} {
+		w := h.h2(t, h.host, "api.localhost")
+		id := w.open(false, ":method", "POST", ":scheme", "https", ":path", "/nothing", ":authority", host, "accept", "application/json", "trailer", "x-sum")
+		w.must(w.f.WriteData(id, false, []byte("x")))
+		time.Sleep(300 * time.Millisecond) // the handler is done long since
+		w.must(w.f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: w.headers("x-sum", "42"), EndStream: true, EndHeaders: true}))
+		if got := w.fate(id); got != want {
+			t.Errorf("%s: %s, want %s", host, got, want)
+		}
+		if got := w.fate(w.open(true, ":method", "GET", ":scheme", "https", ":path", "/", ":authority", "api.localhost", "authorization", "Bearer "+tok)); got != "200" {
+			t.Errorf("%s: the next request on that connection: %s", host, got)
+		}
+	}
+	// Who announces trailers and sends none is not waited for long.
+	w := h.h2(t, h.host, "api.localhost")
+	if got := w.fate(w.open(false, ":method", "POST", ":scheme", "https", ":path", "/", ":authority", "api.localhost", "accept", "application/json", "trailer", "x-sum")); got != "401" {
+		t.Errorf("without trailers: %s", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -217,6 +218,58 @@ routes:
 		if b := h.program("", "GET", h.at("ip", "/"), nil, "Accept", "*/*"); b.StatusCode != want {
 			t.Errorf("stranger's request %d: %d", i+1, b.StatusCode)
 		}
+	}
+}
+
+// A reload gives nobody more tries: what was counted goes on, of strangers who
+// begin sign-ins, of passwords and of requests, under new bounds too.
+func TestReloadKeepsWhatIsCounted(t *testing.T) {
+	t.Parallel()
+	yaml := func(failures, attempts, requests int) string {
+		return fmt.Sprintf(`
+rate_limits: {account_failures: %d, attempts: %d}
+trusted_proxies: [127.0.0.1/32]
+routes: [{name: api, host: api.localhost, upstream: UP, audience: demo-api, rate_limit: {requests: %d, per: 1h}}]
+`, failures, attempts, requests)
+	}
+	h, up := gate(t, yaml(3, 3, 3), nil)
+	tok := h.service("")
+	begin := func() bool {
+		return h.browser().get("/account", "X-Forwarded-For", "192.0.2.1").StatusCode == http.StatusSeeOther
+	}
+	guesses := 0
+	guess := func() int {
+		guesses++ // each from an address of its own
+		b := h.browser()
+		page := b.get("/signin/local", "X-Forwarded-For", fmt.Sprint("198.51.100.", guesses))
+		return b.post("/signin/local", url.Values{"username": {"demo"}, "password": {"wrong"}, "attempt": {field(t, attemptField, page)}}).StatusCode
+	}
+	ask := func() bool { return h.program(tok, "GET", h.at("api", "/"), nil).StatusCode == http.StatusOK }
+	for range 2 {
+		if guess() != http.StatusUnprocessableEntity || !begin() || !ask() {
+			t.Fatal("within the bounds")
+		}
+	}
+	h.reloads(up.routesYAML(yaml(4, 4, 4)), "rate_limits routes", "")
+	for i := range 3 {
+		if begin() != (i < 2) {
+			t.Errorf("sign-in %d of four is counted anew", i+3)
+		}
+		if ask() != (i < 2) {
+			t.Errorf("request %d of four is counted anew", i+3)
+		}
+		if code := guess(); (code == http.StatusUnprocessableEntity) != (i < 2) {
+			t.Errorf("password %d of four is counted anew: %d", i+3, code)
+		}
+	}
+	h.reloads(up.routesYAML(yaml(2, 2, 2)), "rate_limits routes", "")
+	if begin() || ask() {
+		t.Error("smaller bounds let more in")
+	}
+	h.wait(3 * time.Hour)
+	tok = h.service("")
+	if !begin() || !ask() {
+		t.Error("hours later")
 	}
 }
 

@@ -287,7 +287,7 @@ func (b *browser) follow(a answer) answer {
 			next = u.String()
 		}
 		u, err := url.Parse(next)
-		if next == "" || err != nil || u.Port() != strings.Split(b.h.host, ":")[1] {
+		if next == "" || err != nil || u.Port() != strings.Split(b.h.host, ":")[1] && (b.h.tls == nil || u.Port() != "") {
 			return a
 		}
 		a = b.get(next)

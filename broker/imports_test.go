@@ -18,12 +18,12 @@ const module = "github.com/remotegpu/gatehouse/"
 var rows = map[string]int{
 	"broker/problem": -1, "broker/redact": -1,
 	"broker/store": 0, "connectors": 0, "broker/tracing": 0, "templates": 0, "static": 0,
-	"broker/event": 1, "broker/policy": 1, "broker/objectstore": 1, "broker/web": 1, "broker/geo": 1, "broker/demo": 1, "broker/uptimekuma": 1, "broker/sentry": 1, "broker/gateway/upstream": 1,
-	"broker/session": 2, "broker/user": 2, "broker/grant": 2, "broker/token": 2, "broker/notify": 2, "broker/console": 2, "broker/apikey": 2, "broker/logging": 2, "broker/detect": 2,
+	"broker/event": 1, "broker/policy": 1, "broker/objectstore": 1, "broker/web": 1, "broker/geo": 1, "broker/demo": 1, "broker/uptimekuma": 1, "broker/sentry": 1, "broker/gateway/upstream": 1, "broker/gateway/relay": 1,
+	"broker/session": 2, "broker/user": 2, "broker/grant": 2, "broker/token": 2, "broker/notify": 2, "broker/console": 2, "broker/apikey": 2, "broker/logging": 2, "broker/detect": 2, "broker/workload": 2,
 	"broker/event/archive": 2, "broker/event/index": 2,
 	"broker/signin": 3, "broker/issuer": 3, "broker/gateway": 3, "broker/portal": 3, "broker/scim": 3,
-	"config":        4,
-	"broker":        5,
+	"config": 4,
+	"broker": 5, "cmd/gatehouse/internal/userclient": 5,
 	"cmd/gatehouse": 6,
 }
 
@@ -39,13 +39,14 @@ var plugins = map[string][]string{
 	"connectors/github":        {"connectors"},
 	"connectors/google":        {"connectors", "connectors/oidc"},
 	"connectors/gitlab":        {"connectors", "connectors/oidc"},
-	"connectors/oidc":          {"connectors"},
+	"connectors/oidc":          {"connectors", "connectors/jwks"},
+	"connectors/jwks":          {"connectors"},
 	"connectors/saml":          {"connectors"},
 	"connectors/appapi":        {"connectors"},
 	"connectors/dingtalk":      {"connectors", "connectors/appapi"},
 	"connectors/wecom":         {"connectors", "connectors/appapi"},
 	"connectors/feishu":        {"connectors", "connectors/appapi"},
-	"connectors/workload":      {"connectors"},
+	"connectors/workload":      {"connectors", "connectors/jwks", "connectors/oidc"},
 }
 
 // The arrows point down, only builtin.go sees plug-ins, and only broker/token

@@ -161,15 +161,16 @@ func TestAuthorizeMethodsAndBodies(t *testing.T) {
 		headers      []string
 		status       int
 	}{
-		"PUT":               {"PUT", form, nil, http.StatusMethodNotAllowed},
-		"DELETE":            {"DELETE", "", nil, http.StatusMethodNotAllowed},
-		"HEAD":              {"HEAD", "", nil, http.StatusMethodNotAllowed},
-		"OPTIONS":           {"OPTIONS", "", []string{"Origin", "https://spa.example"}, http.StatusMethodNotAllowed},
-		"POST of JSON":      {"POST", `{"client_id":"demo-app"}`, []string{"Content-Type", "", "Content-Type", "application/json"}, http.StatusBadRequest},
-		"POST of no type":   {"POST", form, []string{"Content-Type", ""}, http.StatusBadRequest},
-		"POST, body huge":   {"POST", form + "&x=" + strings.Repeat("x", 9<<10), nil, http.StatusBadRequest},
-		"POST, bad escape":  {"POST", form + "&x=%zz", nil, http.StatusBadRequest},
-		"POST, query alone": {"POST", "", []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusSeeOther},
+		"PUT":                {"PUT", form, nil, http.StatusMethodNotAllowed},
+		"DELETE":             {"DELETE", "", nil, http.StatusMethodNotAllowed},
+		"HEAD":               {"HEAD", "", nil, http.StatusMethodNotAllowed},
+		"OPTIONS":            {"OPTIONS", "", []string{"Origin", "https://spa.example"}, http.StatusMethodNotAllowed},
+		"POST of JSON":       {"POST", `{"client_id":"demo-app"}`, []string{"Content-Type", "", "Content-Type", "application/json"}, http.StatusBadRequest},
+		"POST of no type":    {"POST", form, []string{"Content-Type", ""}, http.StatusBadRequest},
+		"POST, body huge":    {"POST", form + "&x=" + strings.Repeat("x", 65<<10), nil, http.StatusBadRequest},
+		"POST, much of ours": {"POST", form + "&login_hint=" + strings.Repeat("x", 9<<10), nil, http.StatusBadRequest},
+		"POST, bad escape":   {"POST", form + "&x=%zz", nil, http.StatusBadRequest},
+		"POST, query alone":  {"POST", "", []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusSeeOther},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := "/oauth2/authorize"
@@ -194,6 +195,20 @@ func TestAuthorizeMethodsAndBodies(t *testing.T) {
 				}
 			}
 		})
+	}
+	// What a client sends for others does not count: the GET has all that is read, and no more.
+	long := authRequest()
+	long.Set("claims", strings.Repeat("{}", 5<<10))
+	long.Add("resource", "demo-api")
+	long.Add("resource", "demo-api")
+	if a := h.raw("POST", "/oauth2/authorize", long.Encode()); a.StatusCode != http.StatusSeeOther {
+		t.Errorf("a long POST: %d %s", a.StatusCode, a.Body)
+	} else {
+		got := a.location().Query()
+		long.Del("claims")
+		if got.Encode() != long.Encode() {
+			t.Errorf("a long POST leads to %v, want %v", got, long)
+		}
 	}
 	// SE-4: a POST reads no cookie, though there is a session.
 	b := h.signedIn()

@@ -31,9 +31,9 @@ func TestDiscoveryIsTrue(t *testing.T) {
 		t.Error("the two documents differ")
 	}
 	m := a.json(t)
-	wantKeys := "authorization_endpoint authorization_response_iss_parameter_supported claims_parameter_supported claims_supported code_challenge_methods_supported grant_types_supported " +
-		"id_token_signing_alg_values_supported issuer jwks_uri prompt_values_supported request_parameter_supported request_uri_parameter_supported response_modes_supported response_types_supported " +
-		"revocation_endpoint revocation_endpoint_auth_methods_supported scopes_supported subject_types_supported token_endpoint token_endpoint_auth_methods_supported ui_locales_supported userinfo_endpoint"
+	wantKeys := "authorization_endpoint authorization_response_iss_parameter_supported claims_parameter_supported claims_supported code_challenge_methods_supported device_authorization_endpoint grant_types_supported " +
+		"id_token_signing_alg_values_supported introspection_endpoint introspection_endpoint_auth_methods_supported introspection_endpoint_auth_signing_alg_values_supported issuer jwks_uri prompt_values_supported request_parameter_supported request_uri_parameter_supported response_modes_supported response_types_supported " +
+		"revocation_endpoint revocation_endpoint_auth_methods_supported revocation_endpoint_auth_signing_alg_values_supported scopes_supported subject_types_supported token_endpoint token_endpoint_auth_methods_supported token_endpoint_auth_signing_alg_values_supported ui_locales_supported userinfo_endpoint"
 	if got := keysOf(m); got != wantKeys {
 		t.Errorf("members:\n%s, want\n%s", got, wantKeys)
 	}
@@ -79,11 +79,11 @@ func TestDiscoveryIsTrue(t *testing.T) {
 			t.Errorf("grant_type %s: %s", v, a.Body)
 		}
 	}
-	for _, v := range []string{"password", "implicit", "urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:token-exchange", "urn:ietf:params:oauth:grant-type:jwt-bearer"} {
+	for _, v := range []string{"password", "implicit", "urn:ietf:params:oauth:grant-type:saml2-bearer"} {
 		oauthError(t, h.raw("POST", "/oauth2/token", "grant_type="+url.QueryEscape(v), demo...), 400, "unsupported_grant_type")
 	}
 	for _, name := range []string{"token_endpoint_auth_methods_supported", "revocation_endpoint_auth_methods_supported"} {
-		if got := strings.Join(list(m, name), " "); got != "client_secret_basic client_secret_post none" { // see TestClientAuthentication
+		if got := strings.Join(list(m, name), " "); got != "client_secret_basic client_secret_post private_key_jwt none" { // see TestClientAuthentication
 			t.Errorf("%s: %s", name, got)
 		}
 	}

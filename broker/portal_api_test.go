@@ -26,6 +26,11 @@ func apiTable() map[string]struct{ who, body string } {
 		"GET /audit/key":                       {"audit", ""},
 		"GET /audit/bundle":                    {"audit", ""},
 		"POST /audit/restore":                  {"keys", `{"archive":"nowhere"}`},
+		"GET /trust":                           {"read", ""},
+		"GET /trust/{name}":                    {"read", ""},
+		"PUT /trust/{name}":                    {"keys", `{"provider":"odd"}`},
+		"DELETE /trust/{name}":                 {"keys", ""},
+		"POST /trust/explain":                  {"read", `{"token":"odd"}`},
 		"GET /users":                           {"read", ""},
 		"GET /users/{id}":                      {"read", ""},
 		"POST /users/{id}/suspend":             {"support", ""},
@@ -65,13 +70,16 @@ func apiTable() map[string]struct{ who, body string } {
 		"POST /consoles/{id}/ticket":           {"frames", `{"origin":"odd"}`},
 		"PUT /consoles/{id}":                   {"lend", `{"ttl":"odd"}`},
 		"DELETE /consoles/{id}":                {"lend", ""},
+		"GET /storage/credentials":             {"storage", ""},
+		"POST /storage/credentials":            {"storage", `{}`}, // there is none
+		"POST /storage/token":                  {"storage", `{}`},
 	}
 }
 
 // apiPath fills in ids that are nobody's.
 func apiPath(route string) (method, path string) {
 	method, path, _ = strings.Cut(route, " ")
-	return method, "/api/v1" + strings.NewReplacer("{id}", "nobody", "{kid}", "nokey").Replace(path)
+	return method, "/api/v1" + strings.NewReplacer("{id}", "nobody", "{kid}", "nokey", "{name}", "nobody").Replace(path)
 }
 
 // AD-1, AD-3: every route against everybody who could call it. What is allowed
@@ -114,7 +122,7 @@ func TestAPIPermissions(t *testing.T) {
 		"token without scope":                 {token(bare), same("403 insufficient_scope")},
 		"another audience":                    {token(foreign["access_token"].(string)), same("401 api.unauthorized")},
 		"ID token":                            {token(foreign["id_token"].(string)), same("401 api.unauthorized")},
-		"service account":                     {token(robot), wants{"self": "403 insufficient_scope", "read": "403 insufficient_scope", "support": "403 insufficient_scope", "keys": "403 insufficient_scope", "lent": ok, "lend": ok}},
+		"service account":                     {token(robot), wants{"self": "403 insufficient_scope", "read": "403 insufficient_scope", "support": "403 insufficient_scope", "keys": "403 insufficient_scope", "lent": ok, "lend": ok, "storage": ok}},
 		"token of admin":                      {token(adminToken), same(ok)},
 		"admin, narrow token":                 {token(narrow), wants{"self": ok, "read": "403 insufficient_scope", "support": "403 insufficient_scope", "keys": "403 insufficient_scope"}},
 		"token of auditor":                    {token(audToken), wants{"self": ok, "read": ok, "support": "403 insufficient_scope", "keys": "403 insufficient_scope"}},
@@ -129,7 +137,7 @@ func TestAPIPermissions(t *testing.T) {
 			a := c.call(m, p, row.body)
 			want, own := c.want[row.who]
 			if !own { // consoles are lent by admins and seen by who reads
-				want = c.want[map[string]string{"lend": "keys", "lent": "read", "frames": "self", "audit": "read"}[row.who]]
+				want = c.want[map[string]string{"lend": "keys", "lent": "read", "frames": "self", "audit": "read", "storage": "self"}[row.who]]
 			}
 			if row.who == "frames" && (strings.HasPrefix(name, "token of") && name != "token of admin" || name == "admin, narrow token") {
 				want = "403 insufficient_scope" // a scope of its own

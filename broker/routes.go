@@ -69,7 +69,17 @@ func (b *serving) issuerRoutes() (http.Handler, error) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	page := func(pattern, name string, h web.Handler) { r.Method(http.MethodGet, pattern, b.edge.Handle(name, h)) }
+	get := func(pattern, name string, h web.Handler) { r.Method(http.MethodGet, pattern, b.edge.Handle(name, h)) }
+	// Monitors, caches and people with curl ask so. The handler sees a GET, so that
+	// none takes it for a form; net/http leaves the body out.
+	page := func(pattern, name string, h web.Handler) {
+		get(pattern, name, h)
+		r.Method(http.MethodHead, pattern, b.edge.Handle(name, func(w http.ResponseWriter, r *http.Request) error {
+			as := *r
+			as.Method = http.MethodGet
+			return h(w, &as)
+		}))
+	}
 	form := func(pattern, name string, h web.Handler) {
 		r.Method(http.MethodPost, pattern, b.edge.Protect(b.edge.Handle(name, h)))
 	}
@@ -77,19 +87,18 @@ func (b *serving) issuerRoutes() (http.Handler, error) {
 
 	// The issuer. No cookie authenticates these, so they need no cross-origin check.
 	is := b.issuer
-	document := func(pattern, name string, h web.Handler) {
-		page(pattern, name, h)
-		r.Method(http.MethodHead, pattern, b.edge.Handle(name, h)) // monitors and caches ask so
-	}
-	document("/.well-known/openid-configuration", "discovery", is.Discovery)
-	document("/.well-known/oauth-authorization-server", "discovery", is.Discovery)
-	document("/oauth2/jwks", "jwks", is.JWKS)
-	page("/oauth2/authorize", "authorize", is.Authorize)
+	page("/.well-known/openid-configuration", "discovery", is.Discovery)
+	page("/.well-known/oauth-authorization-server", "discovery", is.Discovery)
+	page("/oauth2/jwks", "jwks", is.JWKS)
+	get("/oauth2/authorize", "authorize", is.Authorize)
 	r.Method(http.MethodPost, "/oauth2/authorize", b.edge.Handle("authorize", is.Authorize))
 	r.Handle("/oauth2/token", b.edge.Handle("token", is.Token))
 	r.Handle("/oauth2/userinfo", b.edge.Handle("userinfo", is.UserInfo))
+	r.Handle("/oauth2/introspect", b.edge.Handle("introspect", is.Introspect))
 	r.Handle("/oauth2/revoke", b.edge.Handle("revoke", is.Revoke))
+	r.Handle("/oauth2/device_authorization", b.edge.Handle("device authorization", is.DeviceAuthorization))
 	both("/consent/{id}", "consent", is.Consent)
+	both("/device", "device", is.Device)
 
 	// Signing in and out.
 	d := b.door
@@ -99,15 +108,15 @@ func (b *serving) issuerRoutes() (http.Handler, error) {
 	r.Handle("/auth/{connector}/callback", b.edge.Handle("callback", d.Callback))
 	r.Method(http.MethodPost, "/auth/{connector}/backchannel-logout", b.edge.Handle("backchannel logout", d.BackchannelLogout)) // server to server
 	r.Handle("/auth/{connector}/slo", b.edge.Handle("single logout", d.Logout))                                                 // signed messages of the upstream's, cross-site by design
-	document("/auth/{connector}/metadata", "sp metadata", d.Describe)
-	page("/resume/{id}", "resume", d.Resume)
+	page("/auth/{connector}/metadata", "sp metadata", d.Describe)
+	get("/resume/{id}", "resume", d.Resume)
 	page("/invite/{token}", "invite", d.Invite)
 	both("/account/links/confirm", "confirm link", d.Confirm)
 	both("/signout", "signout", d.SignOut)
 	page("/signed-out", "signed out", d.SignedOut)
 
 	// The gateway's beginning of a hand-off.
-	page("/gateway/start", "gateway start", b.gateway.Start)
+	get("/gateway/start", "gateway start", b.gateway.Start)
 	r.Handle("/gateway/auth", b.edge.Handle("forward auth", b.gateway.ForwardAuth)) // for proxies alone, whatever the method
 
 	// People.
@@ -139,7 +148,9 @@ func (b *serving) issuerRoutes() (http.Handler, error) {
 	r.Handle("/api/v1/*", api)
 
 	page("/static/*", "static", b.edge.Static)
-	r.Get("/healthz", healthz)
+	for _, m := range []string{http.MethodGet, http.MethodHead} {
+		r.Method(m, "/healthz", http.HandlerFunc(healthz))
+	}
 	r.NotFound(b.edge.Handle("not found", func(http.ResponseWriter, *http.Request) error {
 		return web.Fail(http.StatusNotFound, "not_found", "error.not_found", nil)
 	}).ServeHTTP)
@@ -164,8 +175,10 @@ func (b *serving) privateHandler() (http.Handler, error) {
 		return nil, err
 	}
 	r.Handle("/api/v1/*", api)
-	r.Get("/healthz", healthz)
-	r.Method(http.MethodGet, "/readyz", b.edge.Handle("readyz", b.readyz))
+	for _, m := range []string{http.MethodGet, http.MethodHead} {
+		r.Method(m, "/healthz", http.HandlerFunc(healthz))
+		r.Method(m, "/readyz", b.edge.Handle("readyz", b.readyz))
+	}
 	r.Handle("/metrics", promhttp.HandlerFor(b.metrics.registry, promhttp.HandlerOpts{}))
 	if b.cfg.Debug {
 		r.HandleFunc("/debug/pprof/*", pprof.Index)
@@ -174,7 +187,7 @@ func (b *serving) privateHandler() (http.Handler, error) {
 		r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	}
-	return b.edge.Middleware(r), nil
+	return b.edge.Middleware(b.guardPrivate(r)), nil
 }
 
 // healthz says only that the process lives: in a word, or in JSON to who asks for

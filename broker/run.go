@@ -18,6 +18,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/store"
+	"github.com/remotegpu/gatehouse/broker/web"
 )
 
 // Listeners are where a broker listens.
@@ -63,8 +64,8 @@ func (l Listeners) close() {
 	}
 }
 
-// maxHeader bounds a request's header, in bytes (docs/security.md G9).
-const maxHeader = 16 << 10
+// maxHeader bounds what is read of a request's header, in bytes; see web.MaxHeader.
+const maxHeader = 3 * web.MaxHeader
 
 // server serves a door; with h2c it takes HTTP/2 without TLS by prior knowledge
 // (RFC 9113 section 3.3), which is refused wherever no route asks for it.
@@ -100,7 +101,7 @@ func (b *Broker) Serve(ctx context.Context, l Listeners) error {
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJobs()
 	var running errgroup.Group
-	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.runDoors, b.consoles.Run, b.accounts.Run, b.apiKeys.Run, b.errorPages.Run, b.current.Load().gateway.Run, b.sweep, b.runSinks, b.sentry.Run, b.runArchives, b.detection.probes.Run, b.notifier.Run} {
+	for _, run := range []func(context.Context) error{b.keys.Run, b.users.Run, b.sessions.Run, b.ledger.Run, b.runDoors, b.consoles.Run, b.accounts.Run, b.apiKeys.Run, b.workloads.Run, b.errorPages.Run, b.current.Load().gateway.Run, b.sweep, b.runSinks, b.sentry.Run, b.runArchives, b.detection.probes.Run, b.notifier.Run} {
 		running.Go(func() error { return run(jobs) })
 	}
 	var servers []*http.Server

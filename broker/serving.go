@@ -13,12 +13,14 @@ import (
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/issuer"
 	"github.com/remotegpu/gatehouse/broker/notify"
+	"github.com/remotegpu/gatehouse/broker/objectstore"
 	"github.com/remotegpu/gatehouse/broker/portal"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/signin"
 	"github.com/remotegpu/gatehouse/broker/uptimekuma"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/broker/workload"
 	"github.com/remotegpu/gatehouse/config"
 	"github.com/remotegpu/gatehouse/static"
 	"github.com/remotegpu/gatehouse/templates"
@@ -31,16 +33,19 @@ type serving struct {
 	cfg     *config.Config
 	edge    *web.Edge
 	clients *grant.Clients
-	finder  *geo.Finder // nil without geoip_file
-	methods []signin.Method
-	door    *signin.Door
-	issuer  *issuer.Issuer
-	gateway *gateway.Gateway
-	portal  *portal.Portal
-	kuma    *uptimekuma.Pusher // nil without uptime_kuma.push_url
-	tells   *notify.Plan
-	public  http.Handler
-	private http.Handler
+	// clientKeys are of the clients that sign their authentication.
+	clientKeys clientKeys
+	finder     *geo.Finder // nil without geoip_file
+	methods    []signin.Method
+	door       *signin.Door
+	issuer     *issuer.Issuer
+	gateway    *gateway.Gateway
+	portal     *portal.Portal
+	kuma       *uptimekuma.Pusher // nil without uptime_kuma.push_url
+	tells      *notify.Plan
+	trust      *workload.Plan
+	public     http.Handler
+	private    http.Handler
 	// networks are consoles.networks.
 	networks []netip.Prefix
 	archives []*archive.Archive // of audit.archive
@@ -58,6 +63,9 @@ func (b *Broker) build(cfg *config.Config, before *serving) (*serving, error) {
 		return nil, err
 	}
 	if err := s.doors(before); err != nil {
+		return nil, err
+	}
+	if s.trust, err = s.trustPlan(before); err != nil {
 		return nil, err
 	}
 	if s.kuma, err = s.openKuma(); err != nil {
@@ -82,8 +90,10 @@ func (b *Broker) use(s *serving) {
 	tokens := s.cfg.Tokens.WithDefaults()
 	b.keys.SetLives(longestToken(tokens), tokens.RefreshMaxTTL)
 	b.ledger.SetTokens(tokens)
+	b.ledger.SetDeviceRequests(s.cfg.RateLimits.WithDefaults().StoredAttempts)
 	b.sessions.SetLimits(s.cfg.Sessions, tokens.RefreshIdleTTL, tokens.RefreshMaxTTL)
-	b.accounts.SetFixed(s.cfg.ServiceAccounts)
+	b.accounts.SetFixed(s.cfg.ServiceAccounts, s.cfg.TrustedAccounts()...)
+	b.workloads.Use(s.trust)
 	b.apiKeys.SetPerOwner(s.cfg.APIKeys.PerOwner)
 	b.consoles.SetNetworks(s.networks)
 	odd := s.cfg.Detection.WithDefaults().Moved
@@ -104,7 +114,9 @@ func (b *Broker) use(s *serving) {
 	s.gateway.Use()
 }
 
-func longestToken(t grant.TokensConfig) time.Duration { return max(t.AccessTTL, t.IDTTL) }
+func longestToken(t grant.TokensConfig) time.Duration {
+	return max(t.AccessTTL, t.IDTTL, objectstore.TokenLife, workload.MaxTTL)
+}
 
 // renewer asks the connectors of the configuration that serves.
 type renewer struct{ b *Broker }
@@ -142,7 +154,7 @@ func (b *serving) doors(before *serving) (err error) {
 	}
 	if b.edge, err = web.New(web.Config{
 		Issuer: iss, TrustedProxies: proxies, PlaceHeaders: web.PlaceHeaders(cfg.GeoIPHeaders), DefaultLocale: cfg.DefaultLocale, Brand: cfg.Brand, Support: cfg.Support, TimeZone: zone,
-		Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer, Shown: b.errorPages,
+		Sheds: signin.AttemptCookie, Templates: templates.FS, Static: static.FS, Sealer: b.sealer, Log: b.log, Now: b.now, Observe: b.metrics.request, Access: cfg.Log.AccessFieldsOrDefault(), Tracer: b.tracer, Shown: b.errorPages,
 	}); err != nil {
 		return err
 	}
@@ -163,12 +175,16 @@ func (b *serving) doors(before *serving) (err error) {
 	}); err != nil {
 		return err
 	}
+	if b.clientKeys, err = b.openClientKeys(before); err != nil {
+		return err
+	}
 	if b.issuer, err = issuer.New(issuer.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Clients: b.clients, Ledger: b.ledger, Keys: b.keys, Sessions: b.sessions, Users: b.users,
-		SignIn: authorizeDoor{b.door}, Sealer: b.sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Now: b.now, Log: b.log, Observe: b.metrics.token,
+		SignIn: authorizeDoor{b.door}, Sealer: b.sealer, Events: b.events, Tokens: tokens, Reachable: b.reachable, Accounts: b.accounts, APIKeys: b.apiKeys, Workloads: b.workloads, Signatures: b.clientKeys, Now: b.now, Log: b.log, Observe: b.metrics.token,
 		Grantable: func(ctx context.Context, s session.Session, scopes []string) ([]string, error) {
 			return b.portal.GrantableScopes(ctx, s, scopes)
 		},
+		Place: b.placeOf, PlaceFor: b.placeFor,
 	}); err != nil {
 		return err
 	}
@@ -189,9 +205,13 @@ func (b *serving) doors(before *serving) (err error) {
 	}); err != nil {
 		return err
 	}
+	storage, err := b.storageOffers()
+	if err != nil {
+		return err
+	}
 	b.portal, err = portal.New(portal.Config{
 		Edge: b.edge, Issuer: cfg.Issuer, Sessions: b.sessions, Users: b.users, Ledger: b.ledger, Clients: b.clients, Keys: b.keys, Events: b.events, ErrorPages: b.errorPages,
-		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator.Reveal(), Now: b.now, Log: b.log, Preview: b.issuer.Preview,
+		Consoles: b.consoles, APIKeys: b.apiKeys, Accounts: b.accounts, Trust: b.workloads, ConsoleURL: b.gateway.ConsoleURL, Access: b.access, Frame: b.gateway.Frame, MayFrame: b.gateway.MayFrame, SignIn: b.door, Place: b.placeFor, Roles: cfg.Roles, AdminToken: b.operator.Reveal(), Now: b.now, Log: b.log, Preview: b.issuer.Preview,
 		Apps: func(r *http.Request, s session.Session, _ user.User) ([]portal.App, error) {
 			apps, err := b.gateway.Apps(r.Context(), s, web.RequestOf(r).IP.String())
 			if err != nil {
@@ -203,7 +223,7 @@ func (b *serving) doors(before *serving) (err error) {
 			}
 			return out, nil
 		},
-		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore, Notify: b.notifier,
+		OwnsDomain: b.ownsDomain, Reload: b.reload, Index: b.index, Audit: b.auditSource(), Restore: b.restore, Notify: b.notifier, Storage: storage,
 		Connectors: func() []portal.ConnectorState {
 			var out []portal.ConnectorState
 			for _, s := range b.door.States() {

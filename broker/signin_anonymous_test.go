@@ -103,6 +103,46 @@ func TestAttemptCookiesAreBounded(t *testing.T) {
 	}
 }
 
+// G9: a browser that opens many tabs at once gets a cookie from each answer, since
+// none of its requests shows the others. What comes then is no refusal of every
+// page: the oldest go, the one that the request is about stays.
+func TestManyTabsAtOnce(t *testing.T) {
+	t.Parallel()
+	h := start(t, "")
+	b := h.browser()
+	u, err := url.Parse(h.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var started []string
+	for range 14 {
+		q := authRequest()
+		q.Set("state", strings.Repeat("s", 1200))
+		tab := h.browser()
+		started = append(started, tab.get("/oauth2/authorize?"+q.Encode()).location().Query().Get("attempt"))
+		b.client.Jar.SetCookies(u, tab.client.Jar.Cookies(u))
+	}
+	if ids, size, _ := b.attempts(); len(ids) != 14 || size < 24<<10 {
+		t.Fatalf("%d cookies of %d bytes", len(ids), size)
+	}
+	if a := h.browser().get("/signin", "Cookie", strings.Repeat("other=x; ", 2000)+"a=b"); a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("cookies of others: %d", a.StatusCode)
+	}
+	if a := b.get("/signin?attempt=" + started[0]); a.StatusCode != http.StatusOK || startsAgain(a) {
+		t.Fatalf("a tab's page: %d", a.StatusCode)
+	}
+	ids, size, _ := b.attempts()
+	if len(ids) > 8 || size > 16<<10 {
+		t.Errorf("%d cookies of %d bytes are left", len(ids), size)
+	}
+	if !strings.Contains(strings.Join(ids, " "), started[0]) {
+		t.Error("the attempt that was asked for has gone")
+	}
+	if a := b.signIn(b.get("/signin?attempt="+started[0]), "demo", "demo"); !strings.HasPrefix(a.location().String(), callback) {
+		t.Errorf("it led to %s", a.location())
+	}
+}
+
 // UP-1, G10: an attempt too long for a cookie is stored, so many a minute
 // and address, of which those that come to a good end do not count.
 func TestLongAttemptIsStored(t *testing.T) {

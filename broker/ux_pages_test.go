@@ -72,7 +72,7 @@ routes:
 	consent.Set("prompt", "consent")
 	on := func(host string) string { return strings.Replace(h.URL, "127.0.0.1", host, 1) + "/" }
 	stranger := []string{"/signin", "/signin?attempt=" + strings.Repeat("A", 26), "/signin/local", "/signin/google", "/signed-out", "/nothing", "/oauth2/authorize?client_id=nobody", "/oauth2/authorize?" + authRequest().Encode()}
-	person := []string{"/", "/?q=x", "/account", "/account/sessions", "/account/sessions/end-others", "/account/apps", "/account/claims", "/account/security-log", "/signout", "/oauth2/authorize?" + consent.Encode(), on("closed.localhost"), on("down.localhost")}
+	person := []string{"/", "/?q=x", "/account", "/account/sessions", "/account/sessions/end-others", "/account/apps", "/account/claims", "/account/security-log", "/signout", "/device", "/device?user_code=WDJB-MJHT", "/device?request=x", "/oauth2/authorize?" + consent.Encode(), on("closed.localhost"), on("down.localhost")}
 	for _, lang := range []string{"en", "zh-CN"} {
 		b := h.browser()
 		b.Header.Set("Accept-Language", lang)

@@ -11,12 +11,10 @@ import (
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/gateway"
 	"github.com/remotegpu/gatehouse/broker/grant"
-	"github.com/remotegpu/gatehouse/broker/issuer"
 	"github.com/remotegpu/gatehouse/broker/notify"
-	"github.com/remotegpu/gatehouse/broker/objectstore"
-	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/user"
+	"github.com/remotegpu/gatehouse/broker/workload"
 )
 
 // complaints gathers problems that need more than one section.
@@ -50,7 +48,9 @@ func (c *Config) across() []problem.Problem {
 	c.clientReferences(&ps)
 	c.routeReferences(&ps)
 	c.bucketReferences(&ps)
-	c.laterReferences(&ps)
+	c.trustReferences(&ps)
+	c.storageReferences(&ps)
+	c.notifyReferences(&ps)
 	c.robots(&ps)
 	return ps
 }
@@ -69,9 +69,8 @@ func (c *Config) names(ps *complaints) {
 	unique(ps, c.Resources, "Resources", "Name", "resource", func(r grant.Resource) string { return r.Name })
 	unique(ps, c.Resources, "Resources", "URI", "resource", func(r grant.Resource) string { return r.URI })
 	unique(ps, c.Routes, "Routes", "Name", "route", func(r gateway.Route) string { return r.Name })
-	unique(ps, c.Trust, "Trust", "Name", "trust", func(r issuer.TrustRule) string { return r.Name })
+	unique(ps, c.Trust, "Trust", "Name", "trust", func(r workload.Rule) string { return r.Name })
 	unique(ps, c.ServiceAccounts, "ServiceAccounts", "Name", "service_account", func(a user.ServiceAccount) string { return a.Name })
-	unique(ps, c.StorageCredentials, "StorageCredentials", "Name", "storage_credentials", func(s objectstore.Credentials) string { return s.Name })
 	channels := map[string]bool{}
 	for _, ch := range c.channels() {
 		if ch.name == "" {
@@ -180,25 +179,34 @@ func (c *Config) robots(ps *complaints) {
 	}
 }
 
-// laterReferences look at sections that a later version serves.
-func (c *Config) laterReferences(ps *complaints) {
+// trustReferences look at what rules for workloads name.
+func (c *Config) trustReferences(ps *complaints) {
+	*ps = append(*ps, problem.Under("Trust", workload.Across(c.Trust, c.Issuer))...)
 	for i, r := range c.Trust {
+		at := fmt.Sprintf("Trust[%d].", i)
 		if r.TokenAudience != "" && !c.audience(r.TokenAudience) {
-			ps.add(fmt.Sprintf("Trust[%d].TokenAudience", i), "trust.audience", fmt.Sprintf("%q is neither a resource nor the issuer.", r.TokenAudience), c.nearestResource(r.TokenAudience))
+			ps.add(at+"TokenAudience", "trust.audience", fmt.Sprintf("%q is neither a resource nor the issuer.", r.TokenAudience), c.nearestResource(r.TokenAudience))
 		}
-	}
-	buckets := map[string]bool{"s3": len(c.S3) > 0, "oss": len(c.OSS) > 0, "cos": len(c.COS) > 0, "minio": len(c.MinIO) > 0}
-	for i, s := range c.StorageCredentials {
-		at := fmt.Sprintf("StorageCredentials[%d].", i)
-		if has, known := buckets[s.Provider]; known && !has {
-			ps.add(at+"Provider", "storage_credentials.provider", fmt.Sprintf("There is no section %s.", s.Provider), "a section with the bucket")
-		}
-		if s.Allow != nil {
-			if _, err := policy.Compile(policy.AtStorage, policy.Bool, *s.Allow); err != nil {
-				ps.add(at+"Allow", "storage_credentials.allow", err.Error(), "")
+		if r.ServiceAccount != "" { // a missing one is the rule's own complaint
+			for _, p := range (user.ServiceAccount{Name: r.ServiceAccount}).Problems() {
+				ps.add(at+"ServiceAccount", p.Rule, p.Text, p.Fix)
 			}
 		}
 	}
+}
+
+// TrustedAccounts are the service accounts that trust rules name: they exist by
+// that.
+func (c *Config) TrustedAccounts() []string {
+	var out []string
+	for _, r := range c.Trust {
+		out = append(out, r.ServiceAccount)
+	}
+	return out
+}
+
+// notifyReferences look at what rules for notifications name.
+func (c *Config) notifyReferences(ps *complaints) {
 	known := []string{"webhooks", "smtp"}
 	for _, ch := range c.channels() {
 		known = append(known, ch.kind, ch.name)

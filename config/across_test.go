@@ -23,6 +23,7 @@ func TestSectionsFitTogether(t *testing.T) {
 		return "  - {name: " + name + ", host: \"" + host + "\", lease: true}\n"
 	}
 	client := "clients:\n  - {client_id: a, client_secret: secret-of-a, redirect_uris: [https://a.example.com/cb]"
+	keyless, minioRole, otherRole := "endpoint: \"http://10.0.0.1:9000\", bucket: b", "\"arn:minio:iam:::role/a\"", "\"arn:minio:iam:::role/b\""
 	bucket := "{endpoint: a, access_key: a, secret_key: a, bucket: b}\n"
 	for _, c := range []struct {
 		name, yaml, severity, rule, text string
@@ -31,7 +32,13 @@ func TestSectionsFitTogether(t *testing.T) {
 		{"unknown connector", client + ", allowed_connectors: [local, acme]}", "error", "client.connector", `no connector "acme"`, 6},
 		{"audience that is no resource", client + ", audiences: [platform-ap]}\nresources: [{name: platform-api}]", "error", "client.audience", `did you mean "platform-api"?`, 6},
 		{"introspects no resource", client + ", resource_server_for: [api]}", "error", "client.audience", "neither a resource", 6},
-		{"trust for no resource", "trust: [{name: d, provider: oidc, match: {sub: x}, service_account: s, token_audience: api}]", "error", "trust.audience", "neither a resource", 5},
+		{"trust for no resource", "trust: [{name: d, provider: oidc, issuer: https://ci.example.com, match: {sub: x}, service_account: s, token_audience: api}]", "error", "trust.audience", "neither a resource", 5},
+		{"trust of any repository", "trust:\n  - {name: d, provider: github_actions, service_account: s, match: {\n      repository_owner_id: \"1\",\n      repository_id: \"*\"}}", "error", "trust.id", "compared as a whole", 8},
+		{"trust without an owner", "trust:\n  - {name: d, provider: github_actions, service_account: s, match: {repository_id: \"1\"}}", "error", "trust.github_ids", "the ids cannot", 6},
+		{"trust in ourselves", "trust: [{name: d, provider: oidc, issuer: https://id.example.com, match: {sub: x}, service_account: s}]", "error", "trust.issuer", "without a rule", 5},
+		{"an issuer of two kinds", "trust:\n  - {name: d, provider: gitlab_ci, issuer: https://ci.example.com, match: {project_id: \"1\"}, service_account: s}\n  - {name: e, provider: oidc, issuer: https://ci.example.com, match: {sub: x}, service_account: s}", "error", "trust.issuer", "is gitlab_ci in another rule", 7},
+		{"an account that is none", "trust: [{name: d, provider: oidc, issuer: https://ci.example.com, match: {sub: x}, service_account: A b}]", "error", "service_account.name", "needs a name", 5},
+		{"two trust rules", "trust:\n  - {name: d, provider: oidc, issuer: https://ci.example.com, match: {sub: x}, service_account: s}\n  - {name: d, provider: oidc, issuer: https://ci.example.com, match: {sub: y}, service_account: s}", "error", "trust.duplicate", "twice", 7},
 		{"route for no resource", "routes:\n" + route("a", "a.example.org", ", audience: platform-api"), "warning", "route.audience", "no client can get a token", 6},
 		{"two connectors", "connectors: [{id: local, type: local}]", "error", "connector.duplicate", `"local" is there twice`, 5},
 		{"two in the list", "connectors:\n  - {id: l, type: local}\n  - {id: l, type: local}", "error", "connector.duplicate", "twice", 7},
@@ -69,6 +76,18 @@ func TestSectionsFitTogether(t *testing.T) {
 		{"archive to nowhere", "audit: {archive: [s3]}", "error", "audit.archive", `no bucket "s3"`, 5},
 		{"lent from nowhere", "storage_credentials: [{name: a, provider: oss}]", "error", "storage_credentials.provider", "no section oss", 5},
 		{"one role for all on cos", "cos: " + bucket + "storage_credentials: [{name: a, provider: cos, role_arn: r, prefix: \"{user.id}/\"}]", "error", "storage_credentials.role", "role alone", 6},
+		{"lent from one of two", "minio: [{name: x, " + keyless + "}, {name: y, " + keyless + "}]\nstorage_credentials: [{name: a, provider: minio, role_arn: " + minioRole + "}]", "error", "storage_credentials.bucket", "several buckets", 6},
+		{"lent from another", "minio: {" + keyless + "}\nstorage_credentials: [{name: a, provider: minio, bucket: x, role_arn: " + minioRole + "}]", "error", "storage_credentials.bucket", `no bucket "x"`, 6},
+		{"lent twice", "minio: {" + keyless + "}\nstorage_credentials:\n  - {name: a, provider: minio, role_arn: " + minioRole + "}\n  - {name: a, provider: minio, role_arn: " + minioRole + "}", "error", "storage_credentials.duplicate", "twice", 8},
+		{"lent to a client's audience", "minio: {" + keyless + "}\nclients: [{client_id: minio, redirect_uris: [https://a.example.com/cb]}]\nstorage_credentials: [{name: a, provider: minio, role_arn: " + minioRole + "}]", "error", "storage_credentials.audience", "would count there too", 7},
+		{"lent to our command line's audience", "minio: {" + keyless + "}\nstorage_credentials: [{name: a, provider: minio, audience: gatehouse-cli, role_arn: " + minioRole + "}]", "error", "storage_credentials.audience", "would count there too", 6},
+		{"lent to a resource's audience", "minio: {" + keyless + "}\nresources: [{name: api}]\nstorage_credentials: [{name: a, provider: minio, audience: api, role_arn: " + minioRole + "}]", "error", "storage_credentials.audience", "would count there too", 7},
+		{"one audience at two services", "minio: [{name: x, " + keyless + "}, {name: y, endpoint: \"http://10.0.0.2:9000\", bucket: b}]\nstorage_credentials:\n  - {name: a, provider: minio, bucket: x, role_arn: " + minioRole + "}\n  - {name: b, provider: minio, bucket: y, role_arn: " + minioRole + "}", "error", "storage_credentials.audience", "at another token service", 8},
+		{"a token that takes another's role", "minio: {" + keyless + "}\nstorage_credentials:\n  - {name: a, provider: minio, role_arn: " + minioRole + ", allow: 'false'}\n  - {name: b, provider: minio, role_arn: " + otherRole + ", direct: true}", "error", "storage_credentials.audience", "could take the other's role", 8},
+		{"no key and not lent", "minio: {" + keyless + "}", "error", "bucket.access_key", "missing", 5},
+		{"no key for the archive", "minio: {" + keyless + "}\naudit: {archive: [minio]}\nstorage_credentials: [{name: a, provider: minio, role_arn: " + minioRole + "}]", "error", "bucket.access_key", "the archive writes", 5},
+		{"half a key", "minio: {access_key: a, " + keyless + "}\nstorage_credentials: [{name: a, provider: minio, role_arn: " + minioRole + "}]", "error", "bucket.secret_key", "missing", 5},
+		{"lent for no access", "minio: {" + keyless + "}\nstorage_credentials: [{name: a, provider: minio, access: [], role_arn: " + minioRole + "}]", "error", "yaml.empty", "no limit at all", 6},
 		{"signup without domains", "connectors: [{id: l, type: local, signup: domains}]", "error", "connector.signup", "needs domains", 5},
 		{"public upstream", "github: {client_id: a, client_secret: b}", "warning", "connector.public", "everybody with an account", 5},
 		{"email role", "roles: {admin: ['email:a@example.com']}", "warning", "roles.email_domain", `No connector has the domain "example.com"`, 5},
@@ -97,6 +116,14 @@ routes:
   - {name: short, host: a.example.org, path: /v1, upstream: "http://127.0.0.1:1", audience: other, auth: [session]}
   - {name: beside, host: a.example.org, path: /v10, upstream: "http://127.0.0.1:1"}
   - {name: consoles, host: "{node}.consoles.com.cn", lease: true}
+minio: {endpoint: "http://10.0.0.1:9000", bucket: lent}
+s3: {endpoint: s3.amazonaws.com, access_key: a, secret_key: b, bucket: kept}
+audit: {archive: [s3]}
+storage_credentials:
+  - {name: a, provider: minio, role_arn: "arn:minio:iam:::role/a"}
+  - {name: b, provider: s3, role_arn: "arn:aws:iam::123456789012:role/b"}
+  - {name: c, provider: s3, role_arn: "arn:aws:iam::123456789012:role/c", prefix: "public/", access: [read]}
+  - {name: d, provider: s3, role_arn: "arn:aws:iam::123456789012:role/d", audience: sts.amazonaws.com/d, direct: true}
 webhooks: [{url: https://a.example.com, secret: ` + whsec + `, events: ["*"]}, {url: https://b.example.com, secret: ` + whsec + `, events: [user.*, signout]}]
 notify: [{events: [signin.*], to: [slack, webhooks]}]
 `)

@@ -54,6 +54,7 @@ func (c *Config) bucketReferences(ps *complaints) {
 		} else {
 			ids[id], known = true, append(known, id)
 		}
+		c.keyless(ps, b)
 		if b.Endpoint == "" || b.Bucket == "" {
 			continue // said where it stands
 		}

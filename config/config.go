@@ -33,6 +33,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/uptimekuma"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/broker/workload"
 )
 
 // Config is the whole configuration (docs/configuration.md). The tag "one" marks
@@ -43,6 +44,7 @@ type Config struct {
 	Listen         string                    `yaml:"listen"`         // default 127.0.0.1:8080
 	GatewayListen  string                    `yaml:"gateway_listen"` // default: shares Listen
 	AdminListen    string                    `yaml:"admin_listen"`   // default 127.0.0.1:9091
+	AdminHosts     []string                  `yaml:"admin_hosts"`    // public names of AdminListen
 	TLS            TLSConfig                 `yaml:"tls"`
 	TrustedProxies []string                  `yaml:"trusted_proxies"`
 	ProxyProtocol  bool                      `yaml:"proxy_protocol,later"`
@@ -69,7 +71,7 @@ type Config struct {
 	Routes    []gateway.Route        `yaml:"routes"`
 	Consoles  gateway.ConsolesConfig `yaml:"consoles"`
 
-	Trust              []issuer.TrustRule         `yaml:"trust,later"`
+	Trust              []workload.Rule            `yaml:"trust"`
 	APIKeys            apikey.KeysConfig          `yaml:"api_keys"`
 	ServiceAccounts    []user.ServiceAccount      `yaml:"service_accounts"`
 	DingTalk           []notify.Channel           `yaml:"dingtalk,one"`
@@ -84,7 +86,7 @@ type Config struct {
 	COS                []objectstore.BucketConfig `yaml:"cos,one"`
 	MinIO              []objectstore.BucketConfig `yaml:"minio,one"`
 	Audit              event.AuditConfig          `yaml:"audit"`
-	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials,later"`
+	StorageCredentials []objectstore.Credentials  `yaml:"storage_credentials"`
 
 	Detection detect.Config `yaml:"detection"`
 

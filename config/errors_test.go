@@ -110,8 +110,8 @@ func TestExpressionErrors(t *testing.T) {
 		{"routes:\n  - name: api\n    host: a.example.com\n    upstream: http://127.0.0.1:1\n    allow: '\"x\"'", "c.yml:9:12", "route.allow", "string, not to true or false"},
 		{"connectors: [{id: l, type: local, allow: 'user.id == \"x\"'}]", "c.yml:5:42", "connector.allow", "sees identity, request"},
 		{"clients: [{client_id: a, redirect_uris: [https://a.example.com], claims: {t: 'request.ip'}}]", "c.yml:5:78", "client.claims", "sees client, session, user"},
-		{"minio: {endpoint: a, access_key: a, secret_key: a, bucket: b}\nstorage_credentials: [{name: a, provider: minio, allow: 'lease.id'}]", "c.yml:6:57", "storage_credentials.allow", "undeclared reference"},
-		{"minio: {endpoint: a, access_key: a, secret_key: a, bucket: b}\nstorage_credentials: [{name: a, provider: minio, allow: ''}]", "c.yml:6:57", "storage_credentials.allow", "empty"},
+		{"minio: {endpoint: a, access_key: a, secret_key: a, bucket: b}\nstorage_credentials: [{name: a, provider: minio, allow: 'lease.id', role_arn: 'arn:minio:iam:::role/a'}]", "c.yml:6:57", "storage_credentials.allow", "undeclared reference"},
+		{"minio: {endpoint: a, access_key: a, secret_key: a, bucket: b}\nstorage_credentials: [{name: a, provider: minio, allow: '', role_arn: 'arn:minio:iam:::role/a'}]", "c.yml:6:57", "storage_credentials.allow", "empty"},
 	} {
 		_, fs, err := parse(head + c.yaml + "\n")
 		if err == nil || !has(fs, c.place, c.rule, c.text) {

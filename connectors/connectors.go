@@ -156,10 +156,13 @@ type PasswordConnector interface {
 	Authenticate(ctx context.Context, username, password string) (Identity, error)
 }
 
-// TokenConnector verifies a token that a workload brings (part E).
+// TokenConnector verifies the tokens that an issuer gives to programs.
 type TokenConnector interface {
 	Connector
-	VerifyToken(ctx context.Context, tokenType, raw string) (Identity, error)
+	// VerifyToken returns the claims of a token of this issuer that one of its
+	// keys signed. Audience, times and whether it was used are the caller's to
+	// judge. Numbers are json.Number.
+	VerifyToken(ctx context.Context, raw string) (map[string]any, error)
 }
 
 // Renewer vouches again for an identity without the person: the entry still

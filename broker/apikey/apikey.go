@@ -110,6 +110,7 @@ type Registry struct {
 	keys  *store.Collection[Key]
 	cache *store.Cache[Key]
 	used  *store.Collection[Use]
+	begun *store.Collection[begun]
 	mu    sync.Mutex
 	fresh map[string]Use // uses that are not written yet
 }
@@ -127,6 +128,7 @@ func New(cfg Config) (*Registry, error) {
 		Tell:  func(k Key) store.Message { return store.Changed(topic, k.ID) },
 	})
 	r.cache = store.NewCache(r.keys, store.CacheConfig{Bus: cfg.Bus, Topic: topic, Max: heldKeys, Now: cfg.Now, Grace: cfg.Grace})
+	r.begun = store.NewCollection(cfg.KV, store.CollectionConfig[begun]{Kind: "apikey-begun", Now: cfg.Now, Expires: func(b begun) time.Time { return b.Until }})
 	// When a key was used grants nothing, and is written by the minute.
 	r.used = store.NewCollection(cfg.KV, store.CollectionConfig[Use]{Kind: "apikey-use", Now: cfg.Now, Expires: func(u Use) time.Time { return u.At.Add(MaxLife + kept) }})
 	return r, nil
@@ -169,18 +171,34 @@ func (r *Registry) Check(ctx context.Context, id string, from netip.Addr) error 
 	return r.check(ctx, k, from)
 }
 
-func (r *Registry) check(ctx context.Context, k Key, from netip.Addr) error {
-	now := r.cfg.Now()
-	if !k.Usable(now) {
+// Alive tells whether a key is still good, wherever it is used from: ErrUnknown
+// or ErrOwner where it is not.
+func (r *Registry) Alive(ctx context.Context, id string) error {
+	k, err := r.cache.Get(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
 		return ErrUnknown
 	}
-	if err := r.cfg.Alive(ctx, k.Owner, k.Service); err != nil {
+	if err != nil {
+		return err
+	}
+	return r.alive(ctx, k)
+}
+
+func (r *Registry) alive(ctx context.Context, k Key) error {
+	if !k.Usable(r.cfg.Now()) {
+		return ErrUnknown
+	}
+	return r.cfg.Alive(ctx, k.Owner, k.Service)
+}
+
+func (r *Registry) check(ctx context.Context, k Key, from netip.Addr) error {
+	if err := r.alive(ctx, k); err != nil {
 		return err
 	}
 	if len(k.CIDRs) > 0 && !slices.ContainsFunc(k.CIDRs, func(p netip.Prefix) bool { return p.Contains(from.Unmap()) }) {
 		return ErrNetwork
 	}
-	r.note(k.ID, now, from)
+	r.note(k.ID, r.cfg.Now(), from)
 	return nil
 }
 
@@ -205,28 +223,22 @@ func (r *Registry) Create(ctx context.Context, d Draft) (Key, string, error) {
 	case len(d.CIDRs) > maxCIDRs:
 		return Key{}, "", fmt.Errorf("%w: more than %d networks", ErrInvalid, maxCIDRs)
 	}
-	mine, err := r.Of(ctx, d.Owner)
-	if err != nil {
-		return Key{}, "", err
-	}
-	now, usable := r.cfg.Now(), 0
-	for _, k := range mine {
-		if k.Usable(now) {
-			usable++
-		}
-	}
-	if usable >= int(r.most.Load()) {
-		return Key{}, "", ErrTooMany
-	}
-	return r.make(ctx, Key{Name: d.Name, Owner: d.Owner, Service: d.Service, Scopes: d.Scopes, CIDRs: d.CIDRs, Created: now, Expires: now.Add(d.Life)})
+	now := r.cfg.Now()
+	return r.make(ctx, Key{Name: d.Name, Owner: d.Owner, Service: d.Service, Scopes: d.Scopes, CIDRs: d.CIDRs, Created: now, Expires: now.Add(d.Life)}, int(r.most.Load()))
 }
 
-func (r *Registry) make(ctx context.Context, k Key) (Key, string, error) {
+// make writes a key if its owner has fewer than most that are usable.
+func (r *Registry) make(ctx context.Context, k Key, most int) (Key, string, error) {
 	text, id, secret, err := generate(r.cfg.Random)
 	if err != nil {
 		return Key{}, "", err
 	}
 	k.ID, k.Hash = id, sha256.Sum256([]byte(secret))
+	if err := r.claim(ctx, k.Owner, id, most); err != nil {
+		return Key{}, "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, claimed/2) // after that its place may be another's
+	defer cancel()
 	if err := r.keys.Create(ctx, id, k); err != nil {
 		return Key{}, "", err
 	}
@@ -284,7 +296,7 @@ func (r *Registry) Rotate(ctx context.Context, id string, overlap time.Duration)
 		return Key{}, "", fmt.Errorf("%w: it is not usable any more, or was rotated already", ErrInvalid)
 	}
 	next, text, err := r.make(ctx, Key{Name: old.Name, Owner: old.Owner, Service: old.Service, Scopes: old.Scopes, CIDRs: old.CIDRs,
-		Created: now, Expires: now.Add(old.Expires.Sub(old.Created))})
+		Created: now, Expires: now.Add(old.Expires.Sub(old.Created))}, 2*int(r.most.Load())) // all may be rotated at once, not without end
 	if err != nil {
 		return Key{}, "", err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -238,6 +239,56 @@ func TestLimits(t *testing.T) {
 		if _, _, err := r.Create(t.Context(), d); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// Of many that make the last keys of one owner at once, on two replicas, as many
+// succeed as there are places; a key that ended leaves its place to another.
+func TestLimitAtOnce(t *testing.T) {
+	r := newRig(t)
+	replicas := []*Registry{r.Registry, r.replica(t)}
+	r.create(t, Draft{Name: "before", Owner: "u1"})
+	var wg sync.WaitGroup
+	var made, full atomic.Int32
+	for i := range 64 {
+		wg.Go(func() {
+			switch _, _, err := replicas[i%2].Create(t.Context(), Draft{Name: fmt.Sprint("k", i), Owner: "u1", Life: time.Hour}); {
+			case err == nil:
+				made.Add(1)
+			case errors.Is(err, ErrTooMany):
+				full.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	mine, err := r.Of(t.Context(), "u1")
+	if err != nil || len(mine) != 3 || made.Load() != 2 || full.Load() != 62 {
+		t.Fatalf("%d made, %d refused, %d there, %v; want 2, 62 and 3", made.Load(), full.Load(), len(mine), err)
+	}
+	if _, err := r.Revoke(t.Context(), mine[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	r.create(t, Draft{Name: "in its place", Owner: "u1"})
+	// Rotation makes room for a successor of each, not for a chain of keys that are all good.
+	last, n := mine[1].ID, 0
+	for ; n < 10; n++ {
+		next, _, err := r.Rotate(t.Context(), last, 10*time.Minute)
+		if errors.Is(err, ErrTooMany) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = next.ID
+	}
+	if n != 3 {
+		t.Errorf("a key was rotated %d times while all of them were good, want 3", n)
+	}
+	r.clock.Wait(11 * time.Minute)
+	if _, _, err := r.Rotate(t.Context(), last, 0); err != nil {
+		t.Errorf("after the overlap: %v", err)
 	}
 }
 

@@ -44,6 +44,7 @@ const (
 	ConsoleReleased      Name = "console.released"
 	ConsoleOpened        Name = "console.opened"
 	ConsoleDenied        Name = "console.denied"
+	StorageLent          Name = "storage.lent"
 	AdminChanged         Name = "admin.changed"
 	ConfigReloaded       Name = "config.reloaded"
 	ConfigRejected       Name = "config.rejected"
@@ -63,7 +64,7 @@ func All() []Name {
 		ConsentRevoked, DeviceApproved, DeviceDenied, APIKeyCreated, APIKeyRevoked, ClientCreated, ClientUpdated,
 		ClientDeleted, ConnectorCreated, ConnectorUpdated, ConnectorDown, ConnectorUp, ConnectorCertificate,
 		ConnectorTested, ConnectorStaged, KeyRotated, KeyRevoked, WorkloadExchanged, WorkloadDenied, ConsoleLeased,
-		ConsoleReleased, ConsoleOpened, ConsoleDenied, AdminChanged, ConfigReloaded, ConfigRejected, DetectionRaised,
+		ConsoleReleased, ConsoleOpened, ConsoleDenied, StorageLent, AdminChanged, ConfigReloaded, ConfigRejected, DetectionRaised,
 		AuditArchived, AuditArchiveFailed, NotifyFailed, SCIMProvisioned, SCIMDeprovisioned,
 	}
 }

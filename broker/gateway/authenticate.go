@@ -13,6 +13,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -27,6 +28,8 @@ type caller struct {
 	kind     string   // browser, offline, device, api_key, service
 	service  bool     // nobody's but a program's own
 	keyID    string   // of an API key
+	act      any      // who acts for the person, as the token says
+	workload bool     // a CI job, which has a token of a service account
 	from     netip.Addr
 	clientID string
 	scope    []string
@@ -124,11 +127,14 @@ func (g *Gateway) byToken(r *http.Request, rt *route, raw string) (caller, error
 	if err != nil {
 		return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The token is not valid or has expired.", err)
 	}
+	if c.Has(viaClaim) {
+		return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The token was made for a service behind the gateway.", nil)
+	}
 	aud := c.Strings("aud")
 	if rt.Audience == "" || len(aud) != 1 || aud[0] != rt.Audience {
 		return caller{}, challenge(http.StatusForbidden, "invalid_token", "The token is for another audience.", nil)
 	}
-	out := caller{userID: c.String("sub"), clientID: c.String("client_id"), scope: strings.Fields(c.String("scope")), tokenID: c.String("jti"), expires: c.Time("exp"), kind: "service", service: true}
+	out := caller{userID: c.String("sub"), clientID: c.String("client_id"), scope: strings.Fields(c.String("scope")), tokenID: c.String("jti"), expires: c.Time("exp"), kind: "service", service: true, act: c["act"]}
 	for _, need := range rt.Scopes {
 		if !slices.Contains(out.scope, need) {
 			return caller{}, challenge(http.StatusForbidden, "insufficient_scope", "The token lacks a scope.", nil)
@@ -136,6 +142,13 @@ func (g *Gateway) byToken(r *http.Request, rt *route, raw string) (caller, error
 	}
 	sid := c.String("sid")
 	if sid == "" {
+		if out.workload = c.Has("gatehouse:workload"); out.workload {
+			out.groups, err = g.cfg.Keys.Groups(r.Context(), out.userID)
+			if errors.Is(err, user.ErrNotFound) {
+				return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The service account of the token is not there any more.", err)
+			}
+			return out, err
+		}
 		if c.String("gatehouse:kind") != "service" || out.userID != out.clientID {
 			return caller{}, challenge(http.StatusUnauthorized, "invalid_token", "The token names no session.", nil)
 		}

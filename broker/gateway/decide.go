@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/console"
+	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/token"
@@ -139,6 +140,23 @@ func (rt *route) plain() bool {
 	return rt.rules.allow == nil && len(rt.rules.deny) == 0 && rt.rules.maxAge == 0
 }
 
+// viaClaim marks a JWT of the gateway's and says by what its caller came. It is
+// for services and introspection; wherever a caller shows a token it is refused.
+const viaClaim = "gatehouse:via"
+
+// via is session, grant:ID, key:ID or service.
+func (c caller) via() string {
+	switch {
+	case c.keyID != "":
+		return "key:" + c.keyID
+	case c.session.ID == "":
+		return "service"
+	case c.tokenID != "":
+		return "grant:" + grant.OfToken(c.tokenID)
+	}
+	return "session"
+}
+
 // equip gives an allowed pass its headers and JWT.
 func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l *console.Lease, now time.Time) error {
 	email, name, kind := "", "", "service"
@@ -167,7 +185,7 @@ func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l *co
 		return nil
 	}
 	exp := now.Add(jwtTTL)
-	claims := token.Claims{"sub": c.userID, "aud": aud, "iat": now.Unix(), "exp": exp.Unix(), "jti": rand.Text(), "client_id": "gatehouse-gateway", "gatehouse:kind": kind}
+	claims := token.Claims{"sub": c.userID, "aud": aud, "iat": now.Unix(), "exp": exp.Unix(), "jti": rand.Text(), "client_id": "gatehouse-gateway", "gatehouse:kind": kind, viaClaim: c.via()}
 	if c.clientID != "" {
 		claims["client_id"] = c.clientID
 	}
@@ -191,6 +209,9 @@ func (g *Gateway) equip(ctx context.Context, p *pass, rt *route, c caller, l *co
 		if !p.identity.truncated {
 			claims["groups"] = groups
 		}
+	}
+	if c.act != nil {
+		claims["act"] = c.act
 	}
 	if len(c.scope) > 0 {
 		claims["scope"] = strings.Join(c.scope, " ")

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/gateway/relay"
 	"github.com/remotegpu/gatehouse/broker/gateway/upstream"
 )
 
@@ -77,7 +79,7 @@ func (g *Gateway) askUpgrade(ctx context.Context, r *http.Request, pg *passage) 
 		return nil, nil, nil, err
 	}
 	head := &io.LimitedReader{R: up, N: switchHeader}
-	buf := bufio.NewReaderSize(head, relayBuffer)
+	buf := bufio.NewReaderSize(head, relay.BufferSize)
 	for {
 		resp, err := http.ReadResponse(buf, out)
 		if err != nil {
@@ -104,22 +106,18 @@ func (g *Gateway) dialUpstream(ctx context.Context, pg *passage) (net.Conn, erro
 	addr := hostPort(u)
 	ctx, cancel := context.WithTimeout(ctx, max(10*time.Second, pg.route.connect()))
 	defer cancel()
-	dial, tc := (&net.Dialer{Timeout: pg.route.connect()}).DialContext, &tls.Config{MinVersion: tls.VersionTLS12}
+	dial, files, name := (&net.Dialer{Timeout: pg.route.connect()}).DialContext, pg.route.tls, u.Hostname()
 	if pg.route.Lease {
-		dial, tc = g.proxy.dial, g.proxy.tls.Clone()
+		dial, files, name = g.proxy.dial, g.proxy.tls, cmp.Or(pg.lease.TLS.ServerName, name)
 	}
 	conn, err := dial(ctx, "tcp", addr)
 	if err != nil || u.Scheme != "https" {
 		return conn, err
 	}
-	if pg.route.tls != nil {
-		return pg.route.tls.Handshake(ctx, conn, addr)
+	if files != nil {
+		return files.Handshake(ctx, conn, name)
 	}
-	tc.ServerName = u.Hostname()
-	if pg.route.Lease && pg.lease.TLS.ServerName != "" {
-		tc.ServerName = pg.lease.TLS.ServerName
-	}
-	tconn := tls.Client(conn, tc)
+	tconn := tls.Client(conn, &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name})
 	if err := tconn.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, err

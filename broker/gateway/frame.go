@@ -27,6 +27,15 @@ func framed(r *http.Request) bool {
 	return d == "iframe" || d == "frame" || d == "embed" || d == "object"
 }
 
+// ancestors are who may frame what the route answers: those that it names, else
+// itself.
+func (rt *route) ancestors() []string {
+	if len(rt.FrameAncestors) > 0 {
+		return rt.FrameAncestors
+	}
+	return []string{"'self'"}
+}
+
 // MayFrame reports whether some route lets pages of an origin frame its consoles.
 func (g *Gateway) MayFrame(origin string) bool { return g.framing(origin) != nil }
 
@@ -106,10 +115,7 @@ type unframedPage struct{ URL string }
 // unframed is all that a frame without a session shows: one link. Sign-in never
 // begins in a frame.
 func (g *Gateway) unframed(w http.ResponseWriter, r *http.Request, rt *route) error {
-	ancestors := rt.FrameAncestors
-	if len(ancestors) == 0 {
-		ancestors = []string{"'self'"}
-	}
+	web.RequestOf(r).Ancestors = rt.ancestors()
 	w.Header().Set("Www-Authenticate", `Bearer realm="gatehouse"`)
-	return g.cfg.Edge.PageFramed(w, r, http.StatusUnauthorized, "framed", unframedPage{g.origin(r) + "/"}, ancestors)
+	return g.cfg.Edge.Page(w, r, http.StatusUnauthorized, "framed", unframedPage{g.origin(r) + "/"})
 }

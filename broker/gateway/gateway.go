@@ -127,7 +127,7 @@ func build(cfg Config, l *live) (*Gateway, error) {
 		return nil, err
 	}
 	if before := l.current.Load(); before != nil {
-		g.keepHealth(before)
+		g.keep(before)
 	}
 	return g, nil
 }
@@ -212,14 +212,14 @@ func (g *Gateway) over(ctx context.Context, a *activity) int {
 		c.session, c.groups = s, s.Groups
 	}
 	if c.keyID != "" {
-		err := g.cfg.Keys.Check(ctx, c.keyID, c.from)
-		if err != nil {
+		if err := g.cfg.Keys.Check(ctx, c.keyID, c.from); err != nil {
 			return closeSession
 		}
-		if c.service {
-			if c.groups, err = g.cfg.Keys.Groups(ctx, c.userID); err != nil {
-				return closeSession
-			}
+	}
+	if c.service && (c.keyID != "" || c.workload) { // a service account's
+		var err error
+		if c.groups, err = g.cfg.Keys.Groups(ctx, c.userID); err != nil {
+			return closeSession
 		}
 	}
 	if c.tokenID != "" { // a bearer's ends with its token and with its grant

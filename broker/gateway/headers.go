@@ -80,10 +80,22 @@ func cleanRequest(out *http.Request) {
 		}
 	}
 	for name := range out.Trailer {
-		if isForged(name) || strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "Cookie") {
+		if isForged(name) || notInTrailers(name) {
 			delete(out.Trailer, name)
 		}
 	}
+}
+
+// notInTrailers are fields that say who asks, where to, or how a message is cut:
+// after the body they come too late, and one who merges them into the header would
+// believe them (RFC 9110 section 6.5.1).
+func notInTrailers(name string) bool {
+	switch http.CanonicalHeaderKey(name) {
+	case "", "Authorization", "Cookie", "Set-Cookie", "Host", "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade", "Transfer-Encoding",
+		"Content-Length", "Content-Encoding", "Content-Range", "Content-Type", "Expect", "Range", "Strict-Transport-Security":
+		return true
+	}
+	return false
 }
 
 // cookieNames of ours; an upstream neither sees nor sets them (GW-10).
@@ -160,12 +172,7 @@ func cleanResponse(h http.Header, host string) {
 // cookie there (GW-17).
 func cleanTrailer(h http.Header) {
 	for name := range h {
-		switch http.CanonicalHeaderKey(name) {
-		case "", "Set-Cookie", "Strict-Transport-Security":
-			delete(h, name)
-			continue
-		}
-		if notForClients(name) {
+		if notInTrailers(name) || notForClients(name) {
 			delete(h, name)
 		}
 	}

@@ -43,6 +43,26 @@ func newRateLimit(c RateLimitConfig) *rateLimit {
 	return &rateLimit{every: every, slack: every * time.Duration(cmp.Or(c.Burst, c.Requests)-1), by: cmp.Or(c.By, "session"), due: map[string]time.Time{}}
 }
 
+// goOn takes over what is counted under the limit that a route had before. One
+// that is the same goes on itself; of another one everybody owes as many requests
+// as before, at the new rate. Where it counted by something else nobody owes any.
+func (l *rateLimit) goOn(before *rateLimit, now time.Time) *rateLimit {
+	if l == nil || before == nil || l.by != before.by {
+		return l
+	}
+	if l.every == before.every && l.slack == before.slack {
+		return before
+	}
+	before.mu.Lock()
+	defer before.mu.Unlock()
+	for key, due := range before.due {
+		if owed := due.Sub(now); owed > 0 {
+			l.due[key] = now.Add(time.Duration(float64(owed) / float64(before.every) * float64(l.every)))
+		}
+	}
+	return l
+}
+
 // take counts one request; where it is one too many, it says how long to wait.
 func (l *rateLimit) take(key string, now time.Time) (wait time.Duration, ok bool) {
 	l.mu.Lock()

@@ -70,3 +70,40 @@ func TestAddressKey(t *testing.T) {
 		}
 	}
 }
+
+// A reload gives nobody more requests than were left: an unchanged limit goes on,
+// a changed one owes as many requests at its own rate.
+func TestRateLimitGoesOn(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	was := newRateLimit(RateLimitConfig{Requests: 60, Per: time.Minute, Burst: 4})
+	for range 3 {
+		was.take("a", now)
+	}
+	was.take("gone by", now.Add(-time.Hour))
+	left := func(what string, l *rateLimit, want int) {
+		t.Helper()
+		n := 0
+		for ; n < 100; n++ {
+			if _, ok := l.take("a", now); !ok {
+				break
+			}
+		}
+		if n != want {
+			t.Errorf("%s: %d requests are left, want %d", what, n, want)
+		}
+	}
+	larger := newRateLimit(RateLimitConfig{Requests: 600, Per: time.Minute, Burst: 8}).goOn(was, now)
+	if len(larger.due) != 1 {
+		t.Errorf("who owes nothing is remembered: %v", larger.due)
+	}
+	left("a larger burst", larger, 5)
+	left("a smaller burst", newRateLimit(RateLimitConfig{Requests: 6, Per: time.Minute, Burst: 2}).goOn(was, now), 0)
+	left("counted by something else", newRateLimit(RateLimitConfig{Requests: 60, Per: time.Minute, Burst: 4, By: "ip"}).goOn(was, now), 4)
+	left("none before", newRateLimit(RateLimitConfig{Requests: 60, Per: time.Minute, Burst: 4}).goOn(nil, now), 4)
+	same := newRateLimit(RateLimitConfig{Requests: 60, Per: time.Minute, Burst: 4}).goOn(was, now)
+	left("the same", same, 1)
+	left("the same, for requests that began before the reload", was, 0)
+	if l := (*rateLimit)(nil).goOn(was, now); l != nil {
+		t.Error("a route without a limit has one")
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/console"
+	"github.com/remotegpu/gatehouse/broker/gateway/relay"
 	"github.com/remotegpu/gatehouse/broker/policy"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
@@ -25,7 +26,7 @@ type live struct {
 	base    context.Context // ends at shutdown; sockets hang on it
 	stop    context.CancelFunc
 	relays  relays
-	buffers relayBuffers // the WebSockets'
+	buffers relay.Buffers // the WebSockets'
 	retired retired
 }
 
@@ -100,11 +101,16 @@ func (p *proxies) closeIdle() {
 	}
 }
 
-// keepHealth lets routes to the same upstream know what was seen of it.
-func (g *Gateway) keepHealth(before *Gateway) {
+// keep lets routes know what those of their names knew: who asked how often, and
+// what was seen of the same upstream.
+func (g *Gateway) keep(before *Gateway) {
 	for _, rt := range g.all {
 		for _, old := range before.all {
-			if old.Name == rt.Name && old.Upstream == rt.Upstream && old.Lease == rt.Lease {
+			if old.Name != rt.Name {
+				continue
+			}
+			rt.limit = rt.limit.goOn(old.limit, g.cfg.Now())
+			if old.Upstream == rt.Upstream && old.Lease == rt.Lease {
 				rt.health = old.health
 			}
 		}

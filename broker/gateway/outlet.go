@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/remotegpu/gatehouse/broker/gateway/relay"
 )
 
 // outlet ends waiting for a client that does not read, or sends no more.
@@ -18,13 +20,13 @@ type outlet struct {
 	left bool // the handler is done: the connection is the next request's
 }
 
-// writing begins a write, which may take writeLimit.
+// writing begins a write, which may take relay.WriteLimit.
 func (o *outlet) writing() {
 	if o.timer == nil {
-		o.timer = time.AfterFunc(writeLimit, func() { o.end(nil, 0) })
+		o.timer = time.AfterFunc(relay.WriteLimit, func() { o.end(nil, 0) })
 		return
 	}
-	o.timer.Reset(writeLimit)
+	o.timer.Reset(relay.WriteLimit)
 }
 
 // wrote ends a write.

@@ -43,7 +43,7 @@ func (r Route) Probe(ctx context.Context, address string) (string, error) {
 		return "", err
 	}
 	if u.Scheme == "https" {
-		if c, err = files.Handshake(ctx, c, to); err != nil {
+		if c, err = files.Handshake(ctx, c, u.Hostname()); err != nil {
 			return "", err
 		}
 	}

@@ -20,13 +20,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pg := &passage{answer: answer{ResponseWriter: w, out: outlet{rc: http.NewResponseController(w)}}}
 	defer pg.answer.out.leave()
 	defer func() {
-		g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start))
-		if err := pg.from.err; err != nil {
-			g.cfg.Log.DebugContext(r.Context(), "the answer of an upstream broke off", "route", pg.name(), "err", err)
-		}
-		if span := web.RequestOf(r).Span; span.On() {
-			pg.describe(span, r.Method)
-		}
+		web.RequestOf(r).Over(func() {
+			g.cfg.Observe(pg.name(), pg.answer.code(), time.Since(start))
+			if err := pg.from.err; err != nil {
+				g.cfg.Log.DebugContext(r.Context(), "the answer of an upstream broke off", "route", pg.name(), "err", err)
+			}
+			if span := web.RequestOf(r).Span; span.On() {
+				pg.describe(span, r.Method)
+			}
+		})
 	}()
 	if err := g.serve(pg, r); err != nil {
 		g.cfg.Edge.RenderError(&pg.answer, r, err)
@@ -160,6 +162,9 @@ func (g *Gateway) match(pg *passage, r *http.Request, raw string) error {
 	pg.by, pg.route, pg.in, pg.label = g, rt, r, label
 	q := web.RequestOf(r)
 	q.Route, q.Pattern = rt.Name, rt.Path
+	if (rt.Lease || len(rt.FrameAncestors) > 0) && framed(r) { // a console that wakes up in a frame must be able to say so there
+		q.Ancestors = rt.ancestors()
+	}
 	return refuse(r, rt, raw)
 }
 
@@ -238,8 +243,9 @@ func refuse(r *http.Request, rt *route, raw string) error {
 	bad := func(code string, err error) error {
 		return web.Fail(http.StatusBadRequest, code, "error.bad_request", err)
 	}
-	if !strings.HasPrefix(raw, "/") {
-		return bad("request.target", nil) // "*"
+	// "*", and what HTTP/2 can carry and a request line of HTTP/1 cannot.
+	if !strings.HasPrefix(raw, "/") || strings.ContainsFunc(r.RequestURI, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		return bad("request.target", nil)
 	}
 	if !rt.raw {
 		if err := checkPath(raw); err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,24 +29,19 @@ import (
 type proxies struct {
 	g        *Gateway
 	byRoute  map[*route]*httputil.ReverseProxy
-	tls      *tls.Config
+	tls      *upstream.TLS // to consoles
 	mu       sync.RWMutex
 	consoles map[string]*httputil.ReverseProxy                                 // by the name that their certificates have; "": their address
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to consoles
 }
 
 func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, error) {
-	p := &proxies{g: g, byRoute: map[*route]*httputil.ReverseProxy{}, tls: &tls.Config{MinVersion: tls.VersionTLS12}}
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("consoles.ca_file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("consoles.ca_file: there is no PEM certificate in %s", caFile)
-		}
-		p.tls.RootCAs = pool
+	p := &proxies{g: g, byRoute: map[*route]*httputil.ReverseProxy{}}
+	var err error
+	if p.tls, err = upstream.NewTLS(upstream.TLSConfig{CAFile: caFile}, g.cfg.Now, func(err error) {
+		g.cfg.Log.Error("the changed certificates of consoles cannot be read; those from before stay in use", "err", err)
+	}); err != nil {
+		return nil, fmt.Errorf("consoles.%w", err)
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
 		ap, err := netip.ParseAddrPort(address)
@@ -76,7 +69,7 @@ func newProxies(g *Gateway, networks []netip.Prefix, caFile string) (*proxies, e
 // toRoute is the way to the upstreams of a route, which are fixed.
 func (p *proxies) toRoute(rt *route) (http.RoundTripper, error) {
 	dial := (&net.Dialer{Timeout: rt.connect()}).DialContext
-	tr := p.transport(dial, rt.Timeouts.ResponseHeader, &tls.Config{MinVersion: tls.VersionTLS12})
+	tr := p.transport(dial, rt.Timeouts.ResponseHeader)
 	if rt.H2C {
 		tr.Protocols = new(http.Protocols)
 		tr.Protocols.SetUnencryptedHTTP2(true)
@@ -88,7 +81,7 @@ func (p *proxies) toRoute(rt *route) (http.RoundTripper, error) {
 		}); err != nil {
 			return nil, fmt.Errorf("route %q: tls.%w", rt.Name, err)
 		}
-		tr.DialTLSContext = rt.tls.Dialer(tr.DialContext, "h2", "http/1.1") // gRPC needs HTTP/2
+		tr.DialTLSContext = rt.tls.Dialer(tr.DialContext, "", "h2", "http/1.1") // gRPC needs HTTP/2
 	}
 	if !rt.grouped() {
 		return tr, nil
@@ -129,19 +122,19 @@ func (p *proxies) console(serverName string) *httputil.ReverseProxy {
 			break
 		}
 	}
-	tc := p.tls.Clone()
-	tc.ServerName = serverName
-	rp = p.proxy(p.transport(p.dial, 0, tc), nil)
+	tr := p.transport(p.dial, 0)
+	tr.DialTLSContext = p.tls.Dialer(tr.DialContext, serverName, "h2", "http/1.1")
+	rp = p.proxy(tr, nil)
 	p.consoles[serverName] = rp
 	return rp
 }
 
-func (p *proxies) transport(dial func(context.Context, string, string) (net.Conn, error), headerTimeout time.Duration, tc *tls.Config) *http.Transport {
+func (p *proxies) transport(dial func(context.Context, string, string) (net.Conn, error), headerTimeout time.Duration) *http.Transport {
 	if headerTimeout == 0 {
 		headerTimeout = 60 * time.Second
 	}
 	return &http.Transport{
-		DialContext: hearing(dial), TLSClientConfig: tc, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: headerTimeout,
+		DialContext: hearing(dial), TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: headerTimeout,
 		MaxIdleConns: 1024, MaxIdleConnsPerHost: 256, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression: true, ExpectContinueTimeout: time.Second, WriteBufferSize: 16 << 10, ReadBufferSize: 16 << 10,
 		// Own dialers switch HTTP/2 off unless asked. One connection carries many

@@ -1,24 +1,27 @@
 package gateway
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/remotegpu/gatehouse/broker/gateway/relay"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
-// Close codes of sockets that the gateway ends.
+// Close codes of sockets, and reasons to end what else is open.
 const (
-	closeSession   = 4401 // the session has ended
-	closeForbidden = 4403 // the lease has ended or the permission is lost
-	closeAway      = 1001 // shutting down (RFC 6455 section 7.4.1)
+	closeSession   = relay.SessionEnded
+	closeForbidden = relay.Forbidden
 )
 
 // isUpgrade reports whether the client wants a WebSocket. Every other Upgrade is
@@ -51,19 +54,26 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 	if !g.relays.enter() {
 		return web.Fail(http.StatusServiceUnavailable, "gateway.closing", "error.internal", errors.New("shutting down"))
 	}
-	defer g.relays.leave()
-	rel := &relay{stop: make(chan int, 1), buffers: &g.buffers, mute: looksOnly(pg.lease, pg.caller), idle: pg.route.Timeouts.Idle}
-	pg.socket, pg.end = true, rel.end
+	var after undo
+	relayed := false
+	defer func() {
+		if !relayed {
+			after.run()
+		}
+	}()
+	after.add(g.relays.leave)
+	rel := relay.New(relay.Config{Buffers: &g.buffers, Mute: looksOnly(pg.lease, pg.caller), Idle: pg.route.Timeouts.Idle})
+	pg.socket, pg.end = true, rel.End
 	s, ok := g.active.add(&pg.activity)
 	if !ok {
 		return tooMany()
 	}
-	defer s.remove(&pg.activity)
+	after.add(func() { s.remove(&pg.activity) })
 	var over <-chan struct{}
 	if id := pg.caller.session.ID; id != "" {
 		var unwatch func()
 		over, unwatch = g.cfg.Sessions.Watch(id)
-		defer unwatch()
+		after.add(unwatch)
 	}
 	if code := g.over(r.Context(), &pg.activity); code != 0 {
 		return g.overError(r, pg, code)
@@ -71,15 +81,16 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 	ctx, cancel := context.WithCancel(r.Context()) // until the connection is ours
 	defer cancel()
 	defer context.AfterFunc(g.base, cancel)()
-	ctx = pg.trace(ctx, web.RequestOf(r).Span)
+	q := web.RequestOf(r)
+	ctx = pg.trace(ctx, q.Span)
 	up, resp, ubuf, release, err := g.openUpstream(ctx, r, pg)
 	if err != nil {
 		pg.traced(0, err)
 		return g.upstreamError(r, &pg.activity, err)
 	}
 	pg.traced(resp.StatusCode, nil)
-	defer release()
-	defer up.Close()
+	after.add(release)
+	after.add(func() { up.Close() })
 	g.sawUp(pg)
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return pg.refused(resp)
@@ -88,9 +99,9 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 	if err != nil {
 		return fmt.Errorf("hijack: %w", err)
 	}
-	defer client.Close()
+	after.add(func() { client.Close() })
 	_ = client.SetDeadline(time.Time{})
-	pg.answer.status, web.RequestOf(r).Switched = http.StatusSwitchingProtocols, true
+	pg.answer.status, q.Switched = http.StatusSwitchingProtocols, true
 	pg.clean(resp)
 	hopByHop(resp.Header)
 	resp.Header["Connection"], resp.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
@@ -99,9 +110,41 @@ func (g *Gateway) websocket(r *http.Request, pg *passage) error {
 		return nil // the client went away; there is nobody to tell
 	}
 	pg.route.health.sockets.Add(1)
-	defer pg.route.health.sockets.Add(-1)
-	rel.run(g.base, over, client, cbuf.Reader, up, ubuf)
+	after.add(func() { pg.route.health.sockets.Add(-1) })
+	early := [2][]byte{ahead(cbuf.Reader), ahead(ubuf)}
+	// The handler returns, and with it go its stack and the server's buffers: most
+	// of what an idle socket would cost. Shutdown waits for the relays.
+	pg.answer.ResponseWriter, pg.answer.out.rc = nil, nil
+	relayed = true
+	after.add(q.Detach())
+	log := g.cfg.Log
+	go func() {
+		defer after.run()
+		defer func() {
+			if v := recover(); v != nil {
+				log.Error("panic", "handler", "websocket", "value", fmt.Sprint(v), "stack", string(debug.Stack()))
+			}
+		}()
+		rel.Run(g.base, over, client, early[0], up, early[1])
+	}()
 	return nil
+}
+
+// undo is what is to be done at an end, last first.
+type undo []func()
+
+func (u *undo) add(f func()) { *u = append(*u, f) }
+
+func (u undo) run() {
+	for _, f := range slices.Backward(u) {
+		f()
+	}
+}
+
+// ahead is what was read already of what a side sends.
+func ahead(src *bufio.Reader) []byte {
+	b, _ := src.Peek(src.Buffered()) // no more than there is: no error
+	return bytes.Clone(b)
 }
 
 // refused passes on that the upstream did not switch.

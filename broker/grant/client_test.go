@@ -16,6 +16,14 @@ func open() Client {
 	return Client{ClientID: "app", RedirectURIs: []string{"https://app.example/cb"}}
 }
 
+func keySet(kv ...string) JWKS {
+	k := map[string]string{"kid": "k1"}
+	for i := 0; i+1 < len(kv); i += 2 {
+		k[kv[i]] = kv[i+1]
+	}
+	return JWKS{Keys: []map[string]string{k}}
+}
+
 // Every way to write a client that could not be used, and the rule that says so.
 func TestClientProblems(t *testing.T) {
 	no := false
@@ -31,22 +39,43 @@ func TestClientProblems(t *testing.T) {
 			c.ClientURI, c.LogoURI, c.BackchannelLogoutURI = "https://a.example", "https://a.example/l.png", "https://a.example/out?x=1"
 			c.RequirePKCE = &no
 		}, "", ""},
-		"no id":                           {good, func(c *Client) { c.ClientID = "" }, "client.id", "ClientID"},
-		"an id with a space":              {good, func(c *Client) { c.ClientID = "my app" }, "client.id", "ClientID"},
-		"an id beyond ASCII":              {good, func(c *Client) { c.ClientID = "äpp" }, "client.id", "ClientID"},
-		"a long id":                       {good, func(c *Client) { c.ClientID = strings.Repeat("a", 257) }, "client.id", "ClientID"},
-		"a short secret":                  {good, func(c *Client) { c.ClientSecret = "1234567" }, "client.secret", "ClientSecret"},
-		"a wildcard":                      {good, func(c *Client) { c.RedirectURIs = []string{"https://app.example/cb", "https://*.example/cb"} }, "client.redirect_uri", "RedirectURIs[1]"},
-		"http":                            {good, func(c *Client) { c.RedirectURIs[0] = "http://app.example/cb" }, "client.redirect_uri", "RedirectURIs[0]"},
-		"an app's scheme and a secret":    {good, func(c *Client) { c.RedirectURIs[0] = "com.example.app:/cb" }, "client.redirect_uri", "RedirectURIs[0]"},
-		"an app's scheme":                 {open, func(c *Client) { c.RedirectURIs[0] = "com.example.app:/cb" }, "", ""},
-		"a bad post_logout":               {good, func(c *Client) { c.PostLogoutRedirectURIs = []string{"javascript:x"} }, "client.redirect_uri", "PostLogoutRedirectURIs[0]"},
-		"no redirect URI":                 {good, func(c *Client) { c.RedirectURIs = nil }, "client.redirect_uris", "RedirectURIs"},
-		"no redirect URI, a machine":      {good, func(c *Client) { c.RedirectURIs, c.GrantTypes = nil, []string{ClientCredentials} }, "", ""},
-		"client_credentials, public":      {open, func(c *Client) { c.GrantTypes = []string{AuthorizationCode, ClientCredentials} }, "client.grant", "GrantTypes[1]"},
-		"password":                        {good, func(c *Client) { c.GrantTypes = []string{"password"} }, "client.grant", "GrantTypes[0]"},
-		"implicit":                        {good, func(c *Client) { c.GrantTypes = []string{"implicit"} }, "client.grant", "GrantTypes[0]"},
-		"grants of later":                 {good, func(c *Client) { c.GrantTypes = []string{AuthorizationCode, DeviceCode, TokenExchange} }, "", ""},
+		"no id":                        {good, func(c *Client) { c.ClientID = "" }, "client.id", "ClientID"},
+		"an id with a space":           {good, func(c *Client) { c.ClientID = "my app" }, "client.id", "ClientID"},
+		"an id beyond ASCII":           {good, func(c *Client) { c.ClientID = "äpp" }, "client.id", "ClientID"},
+		"a long id":                    {good, func(c *Client) { c.ClientID = strings.Repeat("a", 257) }, "client.id", "ClientID"},
+		"a short secret":               {good, func(c *Client) { c.ClientSecret = "1234567" }, "client.secret", "ClientSecret"},
+		"a wildcard":                   {good, func(c *Client) { c.RedirectURIs = []string{"https://app.example/cb", "https://*.example/cb"} }, "client.redirect_uri", "RedirectURIs[1]"},
+		"http":                         {good, func(c *Client) { c.RedirectURIs[0] = "http://app.example/cb" }, "client.redirect_uri", "RedirectURIs[0]"},
+		"an app's scheme and a secret": {good, func(c *Client) { c.RedirectURIs[0] = "com.example.app:/cb" }, "client.redirect_uri", "RedirectURIs[0]"},
+		"an app's scheme":              {open, func(c *Client) { c.RedirectURIs[0] = "com.example.app:/cb" }, "", ""},
+		"a bad post_logout":            {good, func(c *Client) { c.PostLogoutRedirectURIs = []string{"javascript:x"} }, "client.redirect_uri", "PostLogoutRedirectURIs[0]"},
+		"no redirect URI":              {good, func(c *Client) { c.RedirectURIs = nil }, "client.redirect_uris", "RedirectURIs"},
+		"no redirect URI, a machine":   {good, func(c *Client) { c.RedirectURIs, c.GrantTypes = nil, []string{ClientCredentials} }, "", ""},
+		"client_credentials, public":   {open, func(c *Client) { c.GrantTypes = []string{AuthorizationCode, ClientCredentials} }, "client.grant", "GrantTypes[1]"},
+		"password":                     {good, func(c *Client) { c.GrantTypes = []string{"password"} }, "client.grant", "GrantTypes[0]"},
+		"implicit":                     {good, func(c *Client) { c.GrantTypes = []string{"implicit"} }, "client.grant", "GrantTypes[0]"},
+		"grants of later":              {good, func(c *Client) { c.GrantTypes = []string{AuthorizationCode, DeviceCode, TokenExchange} }, "", ""},
+		"an exchange rule": {good, func(c *Client) {
+			c.GrantTypes, c.Exchange = []string{AuthorizationCode, TokenExchange}, new(`target.audience == "api"`)
+		}, "", ""},
+		"an empty exchange rule":   {good, func(c *Client) { c.GrantTypes, c.Exchange = []string{AuthorizationCode, TokenExchange}, new("") }, "client.exchange", "Exchange"},
+		"an exchange of no grant":  {good, func(c *Client) { c.Exchange = new("true") }, "client.exchange", "Exchange"},
+		"a public resource server": {open, func(c *Client) { c.ResourceServerFor = []string{"api"} }, "client.resource_server", "ResourceServerFor"},
+		"keys":                     {open, func(c *Client) { c.JWKS = keySet("kty", "EC") }, "", ""},
+		"keys at an address":       {open, func(c *Client) { c.JWKSURI, c.TokenEndpointAuthSigningAlg = "https://app.example/jwks", "ES256" }, "", ""},
+		"keys and a secret": {good, func(c *Client) {
+			c.JWKS, c.TokenEndpointAuthMethod = keySet("kty", "EC"), AuthPrivateKeyJWT
+		}, "", ""},
+		"keys or a secret":                {good, func(c *Client) { c.JWKS = keySet("kty", "EC") }, "client.keys", "JWKS"},
+		"two sets of keys":                {open, func(c *Client) { c.JWKS, c.JWKSURI = keySet("kty", "EC"), "https://app.example/jwks" }, "client.keys", "JWKSURI"},
+		"a private key":                   {open, func(c *Client) { c.JWKS = keySet("kty", "EC", "d", "x") }, "client.keys", "JWKS.Keys[0]"},
+		"a shared key":                    {open, func(c *Client) { c.JWKS = keySet("kty", "oct", "k", "x") }, "client.keys", "JWKS.Keys[0]"},
+		"an unknown key":                  {open, func(c *Client) { c.JWKS = keySet("kty", "x") }, "client.keys", "JWKS.Keys[0]"},
+		"keys nowhere":                    {open, func(c *Client) { c.JWKSURI = "app.example" }, "client.keys", "JWKSURI"},
+		"an algorithm of nobody":          {open, func(c *Client) { c.TokenEndpointAuthSigningAlg = "ES256" }, "client.keys", "TokenEndpointAuthSigningAlg"},
+		"HMAC":                            {open, func(c *Client) { c.JWKS, c.TokenEndpointAuthSigningAlg = keySet("kty", "EC"), "HS256" }, "client.keys", "TokenEndpointAuthSigningAlg"},
+		"a signature without keys":        {good, func(c *Client) { c.TokenEndpointAuthMethod = AuthPrivateKeyJWT }, "client.auth", "TokenEndpointAuthMethod"},
+		"none with keys":                  {open, func(c *Client) { c.JWKS, c.TokenEndpointAuthMethod = keySet("kty", "EC"), AuthNone }, "client.auth", "TokenEndpointAuthMethod"},
 		"none with a secret":              {good, func(c *Client) { c.TokenEndpointAuthMethod = AuthNone }, "client.auth", "TokenEndpointAuthMethod"},
 		"basic without a secret":          {open, func(c *Client) { c.TokenEndpointAuthMethod = AuthBasic }, "client.auth", "TokenEndpointAuthMethod"},
 		"a method that is not served":     {good, func(c *Client) { c.TokenEndpointAuthMethod = "tls_client_auth" }, "client.auth", "TokenEndpointAuthMethod"},

@@ -70,8 +70,8 @@ func NewClients(clients []Client, resources []Resource, issuer string) (*Clients
 	if !slices.ContainsFunc(clients, func(c Client) bool { return c.ClientID == CLI }) {
 		clients = append(slices.Clip(clients), Client{
 			ClientID: CLI, ClientName: "Gatehouse CLI", RedirectURIs: []string{"http://127.0.0.1/callback", "http://[::1]/callback"},
-			GrantTypes: []string{AuthorizationCode, RefreshToken, DeviceCode}, Trusted: true, DeviceOffline: true, Audiences: names,
-			Scope: "openid profile email groups offline_access gatehouse:account gatehouse:consoles gatehouse:support gatehouse:audit gatehouse:admin",
+			GrantTypes: []string{AuthorizationCode, RefreshToken, DeviceCode, TokenExchange}, Trusted: true, DeviceOffline: true, Audiences: names,
+			Scope: "openid profile email groups offline_access gatehouse:account gatehouse:storage gatehouse:consoles gatehouse:support gatehouse:audit gatehouse:admin",
 		})
 	}
 	for i := range clients {
@@ -82,7 +82,7 @@ func NewClients(clients []Client, resources []Resource, issuer string) (*Clients
 		if cs.byID[c.ClientID] != nil {
 			return nil, fmt.Errorf("client %q is there twice", c.ClientID)
 		}
-		if !c.Public() {
+		if c.ClientSecret != "" {
 			cs.secrets[c.ClientID] = sha256.Sum256([]byte(c.ClientSecret.Reveal()))
 		}
 		cs.byID[c.ClientID] = &c
@@ -149,6 +149,16 @@ func (cs *Clients) name(s string) string {
 		return r.Name
 	}
 	return s
+}
+
+// Canonical is what aud says of a resource: its name, also where its URI was
+// given. What is no resource comes back as it is.
+func (cs *Clients) Canonical(nameOrURI string) string { return cs.name(nameOrURI) }
+
+// Serves reports whether the client is a resource server of the audience
+// (resource_server_for).
+func (cs *Clients) Serves(c *Client, audience string) bool {
+	return audience != "" && slices.ContainsFunc(c.ResourceServerFor, func(r string) bool { return cs.name(r) == cs.name(audience) })
 }
 
 // Audience decides the aud of an access token: the one resource asked for, by

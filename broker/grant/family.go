@@ -198,6 +198,24 @@ func (l *Ledger) Rotate(ctx context.Context, clientID, token string, check func(
 	return g, next, err
 }
 
+// Usable returns the grant of a refresh token that would be taken now, and
+// ErrInvalidGrant for any other. Nothing moves.
+func (l *Ledger) Usable(ctx context.Context, token string) (Grant, error) {
+	r, err := l.verify(token)
+	if err != nil {
+		return Grant{}, err
+	}
+	g, err := l.Grant(ctx, r.grant)
+	if err != nil {
+		return Grant{}, err
+	}
+	late := r.generation == g.Generation-1 && l.cfg.Now().Sub(g.Rotated) < *l.tokens.Load().RefreshGrace
+	if !g.Refresh || g.Key != r.key || r.generation < g.Generation && !late {
+		return Grant{}, fmt.Errorf("the refresh token has a successor: %w", ErrInvalidGrant)
+	}
+	return g, nil
+}
+
 // Grant returns a grant that has not ended, or ErrInvalidGrant.
 func (l *Ledger) Grant(ctx context.Context, id string) (Grant, error) {
 	g, err := l.grants.Get(ctx, id)

@@ -65,7 +65,7 @@ func ledger(t testing.TB, tokens TokensConfig) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Ledger, err = New(Config{KV: db, Sealer: sealer, MAC: f.mac, Tokens: tokens, Now: now}); err != nil {
+	if f.Ledger, err = New(Config{KV: db, Bus: db, Sealer: sealer, MAC: f.mac, Tokens: tokens, Now: now}); err != nil {
 		t.Fatal(err)
 	}
 	return f

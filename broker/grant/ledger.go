@@ -69,6 +69,7 @@ type macer interface {
 // Config is what New needs.
 type Config struct {
 	KV     store.KV
+	Bus    store.Bus
 	Sealer *store.Sealer
 	MAC    macer
 	Tokens TokensConfig
@@ -78,7 +79,7 @@ type Config struct {
 	Now         func() time.Time
 }
 
-// Ledger keeps codes, grants, consents and pending requests. It is safe for
+// Ledger keeps codes, grants, consents, and requests that wait for a person. It is safe for
 // concurrent use.
 type Ledger struct {
 	cfg      Config
@@ -88,16 +89,22 @@ type Ledger struct {
 	firm     *store.Collection[Grant]
 	consents *store.Collection[Consent]
 	pending  *store.Collection[Pending]
-	mu       sync.Mutex
-	alive    map[string]time.Time // grants that the store called alive, and when
+	devices  *store.Collection[Device]
+	// userCodes find devices by what people type.
+	userCodes *store.Collection[userCode]
+	pace      *pace
+	// assertions are those that clients used to authenticate.
+	assertions *store.Collection[usedAssertion]
+	mu         sync.Mutex
+	alive      map[string]time.Time // grants that the store called alive, and when
 }
 
 // New returns a Ledger.
 func New(cfg Config) (*Ledger, error) {
-	if cfg.KV == nil || cfg.Sealer == nil || cfg.MAC == nil || cfg.Now == nil {
+	if cfg.KV == nil || cfg.Bus == nil || cfg.Sealer == nil || cfg.MAC == nil || cfg.Now == nil {
 		return nil, errors.New("grant: the configuration is incomplete")
 	}
-	l := &Ledger{cfg: cfg, alive: map[string]time.Time{}}
+	l := &Ledger{cfg: cfg, alive: map[string]time.Time{}, pace: newPace(cfg.Now)}
 	l.SetTokens(cfg.Tokens)
 	l.codes = store.NewCollection(cfg.KV, store.CollectionConfig[codeRecord]{Kind: "code", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(c codeRecord) time.Time { return c.Issued.Add(codeKept) }})
 	gc := store.CollectionConfig[Grant]{Kind: "grant", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(g Grant) time.Time { return g.Expires },
@@ -107,6 +114,9 @@ func New(cfg Config) (*Ledger, error) {
 	l.firm = store.NewCollection(cfg.KV, gc)
 	l.consents = store.NewCollection(cfg.KV, store.CollectionConfig[Consent]{Kind: "consent", Sealer: cfg.Sealer, Now: cfg.Now, Firm: true, Index: func(c Consent) map[string]string { return map[string]string{"user": c.UserID} }})
 	l.pending = store.NewCollection(cfg.KV, store.CollectionConfig[Pending]{Kind: "pending", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(p Pending) time.Time { return p.Created.Add(pendingTTL) }})
+	l.devices = store.NewCollection(cfg.KV, store.CollectionConfig[Device]{Kind: "device", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(d Device) time.Time { return d.Ends().Add(deviceKept) }})
+	l.userCodes = store.NewCollection(cfg.KV, store.CollectionConfig[userCode]{Kind: "usercode", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(u userCode) time.Time { return u.Issued.Add(DeviceTTL) }})
+	l.assertions = store.NewCollection(cfg.KV, store.CollectionConfig[usedAssertion]{Kind: "client-assertion", Now: cfg.Now, Expires: func(u usedAssertion) time.Time { return u.Until }})
 	return l, nil
 }
 

@@ -2,7 +2,9 @@ package issuer
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -20,7 +22,7 @@ import (
 // parameter that is there twice is found as in any other request.
 func (is *Issuer) Authorize(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodPost {
-		raw, err := web.FormBody(w, r, maxQuery)
+		raw, err := web.FormBody(w, r, maxForm)
 		if err != nil {
 			return err
 		}
@@ -28,7 +30,14 @@ func (is *Issuer) Authorize(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return web.Fail(http.StatusBadRequest, errInvalidRequest, "error.bad_request", err)
 		}
-		is.cfg.Edge.Redirect(w, r, "/oauth2/authorize?"+params.Encode())
+		query := params.Encode()
+		if len(query) > maxQuery { // what nobody reads need not be carried
+			maps.DeleteFunc(params, func(name string, _ []string) bool { return !slices.Contains(authorizeParams(), name) })
+			if query = params.Encode(); len(query) > maxQuery {
+				return web.Fail(http.StatusBadRequest, errInvalidRequest, "error.bad_request", fmt.Errorf("parameters of %d bytes", len(query)))
+			}
+		}
+		is.cfg.Edge.Redirect(w, r, "/oauth2/authorize?"+query)
 		return nil
 	}
 	req, params, err := is.parseTarget(r.URL.RawQuery)
@@ -132,7 +141,7 @@ func (is *Issuer) needsProof(req *authRequest, s session.Session) bool {
 	if req.hintSub != "" && req.hintSub != s.UserID {
 		return true
 	}
-	return len(req.client.AllowedConnectors) > 0 && !slices.Contains(req.client.AllowedConnectors, s.Connector)
+	return !takes(req.client, s.Connector)
 }
 
 func (is *Issuer) needsConsent(r *http.Request, req *authRequest, s session.Session) (bool, error) {

@@ -26,6 +26,8 @@ type issuance struct {
 	refresh string
 	nonce   string
 	idToken bool
+	until   time.Time      // no token of it outlives this; zero for the usual life
+	act     map[string]any // who acts for the person (RFC 8693 section 4.1)
 }
 
 // issue signs the access token and, where wanted, the ID token.
@@ -35,11 +37,12 @@ func (is *Issuer) issue(ctx context.Context, i issuance) (tokenResponse, error) 
 		return tokenResponse{}, err
 	}
 	access, id := is.compose(ctx, i, u)
+	life := access.Time("exp").Sub(access.Time("iat"))
 	raw, err := is.cfg.Keys.Sign(ctx, token.ES256, token.TypeAccess, access)
 	if err != nil {
 		return tokenResponse{}, err
 	}
-	resp := tokenResponse{AccessToken: raw, TokenType: "Bearer", ExpiresIn: seconds(is.cfg.Tokens.AccessTTL), RefreshToken: i.refresh, Scope: strings.Join(i.scopes, " ")}
+	resp := tokenResponse{AccessToken: raw, TokenType: "Bearer", ExpiresIn: seconds(life), RefreshToken: i.refresh, Scope: strings.Join(i.scopes, " ")}
 	if !i.idToken {
 		return resp, nil
 	}
@@ -58,13 +61,16 @@ func (is *Issuer) compose(ctx context.Context, i issuance, u user.User) (access,
 	extra := is.extraClaims(ctx, i, u, now)
 	profile := is.profile(u, i.session, i.scopes)
 	access = token.Claims{
-		"sub": u.ID, "aud": i.grant.Audience, "iat": now.Unix(), "exp": now.Add(is.cfg.Tokens.AccessTTL).Unix(), "jti": grant.NewTokenID(i.grant.ID),
+		"sub": u.ID, "aud": i.grant.Audience, "iat": now.Unix(), "exp": earlier(now.Add(is.cfg.Tokens.AccessTTL), i.until).Unix(), "jti": grant.NewTokenID(i.grant.ID),
 		"client_id": i.client.ClientID, "scope": strings.Join(i.scopes, " "), "auth_time": i.grant.AuthTime.Unix(), "sid": i.session.ID,
 	}
 	maps.Copy(access, profile)
 	maps.Copy(access, extra)
 	for _, k := range []string{"picture", "locale", "updated_at"} {
 		delete(access, k) // for people's pages, not for services
+	}
+	if i.act != nil {
+		access["act"] = i.act
 	}
 	proof(access, i.grant)
 	if !i.idToken {
@@ -154,11 +160,7 @@ func (is *Issuer) extraClaims(ctx context.Context, i issuance, u user.User, now 
 	if len(exprs) == 0 {
 		return nil
 	}
-	in := policy.Input{
-		User:    &policy.User{ID: u.ID, Email: u.Email, Name: u.Name, Username: u.Username, Kind: u.Kind, Groups: i.session.Groups},
-		Session: &policy.Session{ID: i.session.ID, Kind: string(i.session.Kind), Connector: i.session.Connector, ACR: i.grant.ACR, AMR: i.grant.AMR, Scope: i.scopes, AuthTime: i.grant.AuthTime, Device: session.DeviceName(i.session.Agent), Age: now.Sub(i.grant.AuthTime)},
-		Client:  &policy.Client{ID: i.client.ClientID, Name: i.client.Name()},
-	}
+	in := is.policyInput(i, u, now)
 	out := token.Claims{}
 	for name, e := range exprs {
 		v, err := e.Value(ctx, in)
@@ -169,6 +171,16 @@ func (is *Issuer) extraClaims(ctx context.Context, i issuance, u user.User, now 
 		out[name] = v
 	}
 	return out
+}
+
+// policyInput is what expressions about a client's tokens see of person, session
+// and client.
+func (is *Issuer) policyInput(i issuance, u user.User, now time.Time) policy.Input {
+	return policy.Input{
+		User:    &policy.User{ID: u.ID, Email: u.Email, Name: u.Name, Username: u.Username, Kind: u.Kind, Groups: i.session.Groups},
+		Session: &policy.Session{ID: i.session.ID, Kind: string(i.session.Kind), Connector: i.session.Connector, ACR: i.grant.ACR, AMR: i.grant.AMR, Scope: i.scopes, AuthTime: i.grant.AuthTime, Device: session.DeviceName(i.session.Agent), Age: now.Sub(i.grant.AuthTime)},
+		Client:  &policy.Client{ID: i.client.ClientID, Name: i.client.Name()},
+	}
 }
 
 func hasScope(c token.Claims, scope string) bool {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/event"
 	"github.com/remotegpu/gatehouse/broker/grant"
+	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -51,15 +52,11 @@ func (is *Issuer) Consent(w http.ResponseWriter, r *http.Request) error {
 		return gone
 	}
 	if r.Method != http.MethodPost {
-		u, err := is.cfg.Users.Profile(r.Context(), s.UserID)
+		as, err := is.called(r, s)
 		if err != nil {
 			return err
 		}
-		as := u.Name
-		if u.Email != "" {
-			as = u.Email
-		}
-		page := consentPage{Client: c.Name(), Action: r.URL.Path, Token: is.cfg.Edge.FormToken(s.ID+"/"+id, "consent"), As: cmp.Or(as, u.Username)}
+		page := consentPage{Client: c.Name(), Action: r.URL.Path, Token: is.cfg.Edge.FormToken(s.ID+"/"+id, "consent"), As: as}
 		if site, err := url.Parse(c.ClientURI); err == nil {
 			page.Site = site.Host
 		}
@@ -69,25 +66,7 @@ func (is *Issuer) Consent(w http.ResponseWriter, r *http.Request) error {
 				page.Back = cmp.Or(back.Host, back.Scheme)
 			}
 		}
-		res, _ := is.cfg.Clients.Resource(p.Audience)
-		for _, sc := range p.Scopes {
-			cs := consentScope{Name: sc}
-			switch {
-			case sc == "offline_access":
-				page.Offline = true
-				continue
-			case sc == "openid", sc == "profile", sc == "email", sc == "groups":
-				cs.ID = "consent.scope." + sc
-			case strings.HasPrefix(sc, "gatehouse:"):
-				cs.ID = "consent.scope.gatehouse"
-			default:
-				words := res.Scopes[sc]
-				if cs.Text = words[web.RequestOf(r).Locale]; cs.Text == "" {
-					cs.Text = words["en"]
-				}
-			}
-			page.Scopes = append(page.Scopes, cs)
-		}
+		page.Scopes, page.Offline = is.inWords(r, p.Audience, p.Scopes)
 		return is.cfg.Edge.Page(w, r, http.StatusOK, "consent", page)
 	}
 	form, err := web.Form(w, r, 8<<10)
@@ -128,4 +107,35 @@ func (is *Issuer) Consent(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return is.cfg.Edge.Hop(w, r, "/oauth2/authorize?"+p.Query+"&"+markParam+"="+is.sealMark(mark{At: p.Began, Consent: id}, p.Query))
+}
+
+// called is what the person of a session is shown as.
+func (is *Issuer) called(r *http.Request, s session.Session) (string, error) {
+	u, err := is.cfg.Users.Profile(r.Context(), s.UserID)
+	return cmp.Or(u.Email, u.Name, u.Username), err
+}
+
+// inWords says what scopes mean to the reader of a page, and whether
+// offline_access is among them.
+func (is *Issuer) inWords(r *http.Request, audience string, scopes []string) (words []consentScope, offline bool) {
+	res, _ := is.cfg.Clients.Resource(audience)
+	for _, sc := range scopes {
+		cs := consentScope{Name: sc}
+		switch {
+		case sc == "offline_access":
+			offline = true
+			continue
+		case sc == "openid", sc == "profile", sc == "email", sc == "groups":
+			cs.ID = "consent.scope." + sc
+		case strings.HasPrefix(sc, "gatehouse:"):
+			cs.ID = "consent.scope.gatehouse"
+		default:
+			in := res.Scopes[sc]
+			if cs.Text = in[web.RequestOf(r).Locale]; cs.Text == "" {
+				cs.Text = in["en"]
+			}
+		}
+		words = append(words, cs)
+	}
+	return words, offline
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/store"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/connectors"
 )
 
 // oauthError is an error of the protocol. Code is the RFC's.
@@ -32,7 +33,7 @@ func oauth(code, text string, err error) *oauthError { return &oauthError{code, 
 
 // The errors of the authorization endpoint: RFC 6749 section 4.1.2.1, OpenID
 // Connect Core section 3.1.2.6, RFC 8707 section 2. Those of the token endpoint:
-// RFC 6749 section 5.2. Revocation: RFC 7009 section 2.2.1.
+// RFC 6749 section 5.2, RFC 8628 section 3.5. Revocation: RFC 7009 section 2.2.1.
 const (
 	errInvalidRequest          = "invalid_request"
 	errUnauthorizedClient      = "unauthorized_client"
@@ -51,6 +52,9 @@ const (
 	errInvalidGrant            = "invalid_grant"
 	errUnsupportedGrantType    = "unsupported_grant_type"
 	errUnsupportedTokenType    = "unsupported_token_type"
+	errAuthorizationPending    = "authorization_pending"
+	errSlowDown                = "slow_down"
+	errExpiredToken            = "expired_token"
 )
 
 type errorBody struct {
@@ -85,7 +89,7 @@ func (is *Issuer) endpoint(h web.Handler) web.Handler {
 			oe = oauth(errInvalidTarget, "The resource is unknown, not allowed for this client, or there is more than one.", err)
 		case errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded), errors.Is(err, user.ErrNotFound):
 			oe = oauth(errInvalidGrant, "The session behind it has ended.", err)
-		case errors.Is(err, store.ErrUnavailable):
+		case errors.Is(err, store.ErrUnavailable), errors.Is(err, connectors.ErrUnavailable):
 			e := web.Fail(http.StatusServiceUnavailable, "store.unavailable", "error.store", err)
 			e.JSON = errorBody{Error: errTemporarilyUnavailable, Description: "Try again in a moment.", Ref: web.RequestOf(r).Ref()}
 			e.Header = http.Header{"Retry-After": {"5"}}
@@ -97,6 +101,7 @@ func (is *Issuer) endpoint(h web.Handler) web.Handler {
 		}
 		e := web.Fail(http.StatusBadRequest, oe.code, "error.oauth", err)
 		e.Header = http.Header{}
+		e.Expected = oe.code == errAuthorizationPending
 		if oe.code == errInvalidClient {
 			// A 401 always says how (RFC 9110 section 15.5.2); RFC 6749 section
 			// 5.2 wants it where the header was tried.

@@ -40,6 +40,8 @@ type sessions interface {
 	Get(ctx context.Context, id string) (session.Session, error)
 	Recheck(ctx context.Context, id string) (session.Session, error)
 	StartChild(ctx context.Context, parent session.Session, kind session.Kind) (session.Session, error)
+	StartDevice(ctx context.Context, parent session.Session, d session.DeviceInfo) (session.Session, error)
+	Longest(parent session.Session, kind session.Kind) time.Duration
 	Revoke(ctx context.Context, id, reason string) error
 }
 
@@ -71,8 +73,19 @@ type Config struct {
 	Reachable func(context.Context) error
 	// Grantable drops the scopes that the person of a session may not have.
 	Grantable func(ctx context.Context, s session.Session, scopes []string) ([]string, error)
-	Now       func() time.Time
-	Log       *slog.Logger
+	// Accounts are the service accounts.
+	Accounts accounts
+	APIKeys  apiKeys
+	// Signatures verifies the assertions of clients that have keys.
+	Signatures signatures
+	// Workloads decides about the tokens of CI jobs; nil takes none.
+	Workloads workloads
+	// Place says where an address is, in English, for what is kept; PlaceFor in a
+	// person's language. "" is not known. May be nil.
+	Place    func(ctx context.Context, ip string) (country, place string)
+	PlaceFor func(ip, locale string) string
+	Now      func() time.Time
+	Log      *slog.Logger
 	// Observe is told of every answer of the token endpoint: the grant type, and
 	// the error's code or ""; may be nil.
 	Observe func(grantType, code string)
@@ -82,15 +95,17 @@ type Config struct {
 type Issuer struct {
 	cfg       Config
 	marks     *store.Sealer
+	handles   *store.Sealer // of requests of the device flow, for one session each
 	discovery []byte
 	claims    map[string]map[string]*policy.Expr // client → claim → expression
+	exchanges map[string]*policy.Expr            // client → its exchange rule
 	origins   map[string]bool                    // of public clients, for CORS
 	grants    []grantHandler                     // the grant types served; discovery is derived from it
 }
 
 // New checks the configuration and compiles the clients' claims.
 func New(cfg Config) (*Issuer, error) {
-	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Grantable == nil || cfg.Reachable == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Edge == nil || cfg.Clients == nil || cfg.Ledger == nil || cfg.Keys == nil || cfg.Sessions == nil || cfg.Users == nil || cfg.SignIn == nil || cfg.Sealer == nil || cfg.Events == nil || cfg.Grantable == nil || cfg.Reachable == nil || cfg.Accounts == nil || cfg.APIKeys == nil || cfg.Signatures == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("issuer: the configuration is incomplete")
 	}
 	u, err := url.Parse(cfg.Issuer)
@@ -102,7 +117,17 @@ func New(cfg Config) (*Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	is := &Issuer{cfg: cfg, marks: marks, claims: map[string]map[string]*policy.Expr{}, origins: map[string]bool{}}
+	handles, err := cfg.Sealer.For("device")
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Place == nil {
+		cfg.Place = func(context.Context, string) (string, string) { return "", "" }
+	}
+	if cfg.PlaceFor == nil {
+		cfg.PlaceFor = func(string, string) string { return "" }
+	}
+	is := &Issuer{cfg: cfg, marks: marks, handles: handles, claims: map[string]map[string]*policy.Expr{}, exchanges: map[string]*policy.Expr{}, origins: map[string]bool{}}
 	for _, c := range cfg.Clients.All() {
 		for name, src := range c.Claims {
 			e, err := policy.Compile(policy.AtClaims, policy.Any, src)
@@ -114,6 +139,11 @@ func New(cfg Config) (*Issuer, error) {
 			}
 			is.claims[c.ClientID][name] = e
 		}
+		if c.Exchange != nil {
+			if is.exchanges[c.ClientID], err = policy.Compile(policy.AtExchange, policy.Bool, *c.Exchange); err != nil {
+				return nil, fmt.Errorf("issuer: client %s, exchange: %w", c.ClientID, err)
+			}
+		}
 		if !c.Public() {
 			continue
 		}
@@ -123,7 +153,11 @@ func New(cfg Config) (*Issuer, error) {
 			}
 		}
 	}
-	is.grants = []grantHandler{{grant.AuthorizationCode, is.redeemCode}, {grant.RefreshToken, is.refresh}, {grant.ClientCredentials, is.clientCredentials}}
+	is.grants = []grantHandler{{grant.AuthorizationCode, is.redeemCode}, {grant.RefreshToken, is.refresh}, {grant.ClientCredentials, is.clientCredentials}, {grant.DeviceCode, is.redeemDevice}}
+	is.grants = append(is.grants, grantHandler{grant.TokenExchange, is.exchange})
+	if cfg.Workloads != nil {
+		is.grants = append(is.grants, grantHandler{grant.JWTBearer, is.assertion})
+	}
 	if is.discovery, err = is.metadata(); err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (is *Issuer) refresh(t tokenRequest) (tokenResponse, error) {
 				return oauth(errInvalidScope, "A refresh can only ask for what was given (RFC 6749 section 6).", nil)
 			}
 		}
-		if ac := t.client.AllowedConnectors; len(ac) > 0 && !slices.Contains(ac, g.Connector) { // UP-8
+		if !takes(t.client, g.Connector) { // UP-8
 			return session.ErrEnded
 		}
 		if err := is.agreed(ctx, t.client, g.UserID, g.Scopes); err != nil {
@@ -64,7 +64,9 @@ func (is *Issuer) refresh(t tokenRequest) (tokenResponse, error) {
 	if err != nil {
 		return tokenResponse{}, err
 	}
-	// A role that was lost since takes its scopes along.
+	// A role that was lost since takes its scopes along, and so does the client's
+	// leave to carry one from a device.
+	s.Operator = s.Operator && t.client.DeviceAdmin
 	if scopes, err = is.cfg.Grantable(ctx, s, scopes); err != nil {
 		return tokenResponse{}, err
 	}

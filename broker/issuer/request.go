@@ -40,9 +40,16 @@ type authRequest struct {
 
 const (
 	maxQuery = 8 << 10
+	maxForm  = 64 << 10 // of a POST, whose parameters are mostly others'
 	maxState = 2048
 	maxNonce = 512
 )
+
+// authorizeParams are the parameters that parseTarget and parseRest read.
+func authorizeParams() []string {
+	return []string{"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method", "prompt", "max_age",
+		"resource", "id_token_hint", "login_hint", "ui_locales", "connector_id", "domain_hint", "request", "request_uri", "registration", markParam}
+}
 
 // parseTarget finds client and redirect URI. Until both are right nothing may be
 // sent anywhere: the errors are pages of ours (docs/security.md ISS-2).
@@ -167,21 +174,30 @@ func (is *Issuer) parseRest(ctx context.Context, req *authRequest, p url.Values,
 	return nil
 }
 
-// parsePKCE is RFC 7636 section 4.3 with S256 alone (RFC 9700 section 2.1.1).
-func parsePKCE(req *authRequest, p url.Values) error {
+// parsePKCE is RFC 7636 section 4.3, for clients that must use it and others.
+func parsePKCE(req *authRequest, p url.Values) (err error) {
+	if req.challenge, err = challengeOf(p); err != nil {
+		return err
+	}
+	if req.challenge == "" && req.client.PKCERequired() {
+		return oauth(errInvalidRequest, "This client must use PKCE: send code_challenge with code_challenge_method=S256.", nil)
+	}
+	return nil
+}
+
+// challengeOf reads a code challenge, with S256 alone (RFC 9700 section 2.1.1);
+// "" where none was sent.
+func challengeOf(p url.Values) (string, error) {
 	challenge, method := p.Get("code_challenge"), p.Get("code_challenge_method")
 	switch {
 	case challenge == "" && method != "":
-		return oauth(errInvalidRequest, "code_challenge is missing.", nil)
-	case challenge == "" && req.client.PKCERequired():
-		return oauth(errInvalidRequest, "This client must use PKCE: send code_challenge with code_challenge_method=S256.", nil)
+		return "", oauth(errInvalidRequest, "code_challenge is missing.", nil)
 	case challenge == "":
-		return nil
+		return "", nil
 	case method != "S256": // absent means plain
-		return oauth(errInvalidRequest, "Only code_challenge_method=S256 is supported.", nil)
+		return "", oauth(errInvalidRequest, "Only code_challenge_method=S256 is supported.", nil)
 	case !grant.ValidChallenge(challenge):
-		return oauth(errInvalidRequest, "code_challenge is not the base64url of a SHA-256.", nil)
+		return "", oauth(errInvalidRequest, "code_challenge is not the base64url of a SHA-256.", nil)
 	}
-	req.challenge = challenge
-	return nil
+	return challenge, nil
 }

@@ -29,6 +29,8 @@ type tokenResponse struct {
 	RefreshToken string `json:"refresh_token,omitempty"`
 	IDToken      string `json:"id_token,omitempty"`
 	Scope        string `json:"scope,omitempty"`
+	// IssuedTokenType is of token exchanges alone (RFC 8693 section 2.2.1).
+	IssuedTokenType string `json:"issued_token_type,omitempty"`
 }
 
 // grantHandler is one way to get a token.
@@ -62,11 +64,19 @@ func (is *Issuer) token(w http.ResponseWriter, r *http.Request, grantType *strin
 	if err != nil {
 		return err
 	}
+	gt := form.Get("grant_type")
+	if raw, job := is.foreign(r, form); job {
+		*grantType = gt
+		resp, err := is.workload(r, form, raw)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, resp)
+	}
 	client, err := is.authenticate(r, form)
 	if err != nil {
 		return err
 	}
-	gt := form.Get("grant_type")
 	if gt == "" {
 		return oauth(errInvalidRequest, "grant_type is missing.", nil)
 	}
@@ -85,10 +95,14 @@ func (is *Issuer) token(w http.ResponseWriter, r *http.Request, grantType *strin
 	return writeJSON(w, resp)
 }
 
-// form reads a form body; resource alone may be there more than once, so that
-// two are answered with RFC 8707's own error.
+// form reads a form body; resource and a token exchange's audience may be there
+// more than once (RFC 8707 section 2, RFC 8693 section 2.1), so that two are
+// answered with the error of those RFCs.
 func (is *Issuer) form(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	form, err := web.FormRepeating(w, r, maxTokenBody, "resource")
+	form, err := web.FormRepeating(w, r, maxTokenBody, "resource", "audience")
+	if err == nil && len(form["audience"]) > 1 && form.Get("grant_type") != grant.TokenExchange {
+		err = errors.New("audience is there more than once")
+	}
 	if err != nil {
 		return nil, oauth(errInvalidRequest, "The body is not a form (application/x-www-form-urlencoded) with each parameter once.", err)
 	}
@@ -114,7 +128,7 @@ func (is *Issuer) authenticate(r *http.Request, form url.Values) (*grant.Client,
 	case methods > 1:
 		return nil, oauth(errInvalidRequest, "More than one client authentication.", nil)
 	case assertion:
-		return nil, oauth(errInvalidClient, "Client assertions are not supported.", nil)
+		return is.byAssertion(r.Context(), form)
 	}
 	if len(auth) == 1 {
 		bid, bsecret, ok := basic(auth[0])

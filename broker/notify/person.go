@@ -49,7 +49,7 @@ func (w *writer) toPerson(ctx context.Context, i item) (m Message, ok bool, err 
 // pageFor is where people see to what a mail tells them.
 func pageFor(n event.Name) string {
 	switch n {
-	case event.SigninNewDevice:
+	case event.SigninNewDevice, event.DeviceApproved:
 		return "/account/sessions"
 	case event.IdentityLinked, event.IdentityUnlinked:
 		return "/account/links"

@@ -105,18 +105,21 @@ func TestMailToThePerson(t *testing.T) {
 		event.Event{Name: event.SigninNewDevice, Actor: "en", Target: "session", Details: map[string]string{"place": "Berlin"}},
 		event.Event{Name: event.UserSuspended, Actor: "boss", Target: "en", Details: map[string]string{"reason": "the operator's own words"}},
 		event.Event{Name: event.IdentityLinked, Target: "none"},
-		event.Event{Name: event.APIKeyCreated, Target: "acme-deployer"}, // a service account
+		event.Event{Name: event.DeviceApproved, Actor: "en", Target: "gatehouse-cli", IP: "192.0.2.7", Details: map[string]string{"name": "gpu-a100-07", "device_ip": "203.0.113.20"}},
+		event.Event{Name: event.DeviceDenied, Actor: "en", Target: "gatehouse-cli", IP: "192.0.2.7"}, // they know
+		event.Event{Name: event.APIKeyCreated, Target: "acme-deployer"},                              // a service account
 		event.Event{Name: event.SigninSucceeded, Actor: "en", Target: "en"},
 	)
 	s := r.sender(peopleID)
 	r.work(s)
-	if len(to.got) != 3 || r.waiting(peopleID) != 0 {
+	if len(to.got) != 4 || r.waiting(peopleID) != 0 {
 		t.Fatalf("%q, %d wait", to.titles(), r.waiting(peopleID))
 	}
 	for i, want := range []struct{ to, locale, title, link string }{
 		{"liwei@acme.com", "zh-CN", "您的 RemoteGPU 账号新建了 API 密钥", "https://id.example.com/account/keys"},
 		{"ann@acme.com", "en", "New sign-in to your RemoteGPU account", "https://id.example.com/account/sessions"},
 		{"ann@acme.com", "en", "Your RemoteGPU account is suspended", ""},
+		{"ann@acme.com", "en", "A device was signed in to your RemoteGPU account", "https://id.example.com/account/sessions"},
 	} {
 		m := to.got[i]
 		if len(m.To) != 1 || m.To[0] != want.to || m.Locale != want.locale || m.Title != want.title || m.Link != want.link || (m.Link == "") != (m.LinkText == "") || m.Text == "" {

@@ -80,6 +80,8 @@ func affected(e event.Event) string {
 			return e.Actor
 		}
 		return e.Target
+	case event.DeviceApproved:
+		return e.Actor
 	case event.IdentityLinked, event.IdentityUnlinked, event.APIKeyCreated, event.UserSuspended, event.UserResumed, event.SigninLockout:
 		return e.Target
 	}

@@ -1,9 +1,6 @@
 package objectstore
 
 import (
-	"strings"
-	"time"
-
 	"github.com/remotegpu/gatehouse/broker/problem"
 	"github.com/remotegpu/gatehouse/broker/redact"
 )
@@ -26,53 +23,28 @@ type BucketConfig struct {
 	CAFile     string `yaml:"ca_file"`
 }
 
+// Keyless reports whether the section has no key of its own: a bucket that is
+// lent by web identity tokens needs none.
+func (b BucketConfig) Keyless() bool { return b.AccessKey == "" && b.SecretKey == "" }
+
 // Problems complains about a bucket that could not be reached. What depends on
 // the vendor is Address's to say.
 func (b BucketConfig) Problems() []problem.Problem {
 	var ps []problem.Problem
-	for _, f := range []struct{ field, key, v string }{
-		{"Endpoint", "endpoint", b.Endpoint}, {"Bucket", "bucket", b.Bucket}, {"AccessKey", "access_key", b.AccessKey.Reveal()}, {"SecretKey", "secret_key", b.SecretKey.Reveal()},
-	} {
-		if f.v == "" {
-			ps = append(ps, problem.Problem{Field: f.field, Rule: "bucket." + f.key, Text: f.key + " is missing."})
+	missing := func(field, key string, is bool) {
+		if is {
+			ps = append(ps, problem.Problem{Field: field, Rule: "bucket." + key, Text: key + " is missing."})
 		}
 	}
+	missing("Endpoint", "endpoint", b.Endpoint == "")
+	missing("Bucket", "bucket", b.Bucket == "")
+	// Whether a bucket does without a key at all depends on what it is for.
+	missing("AccessKey", "access_key", b.AccessKey == "" && b.SecretKey != "")
+	missing("SecretKey", "secret_key", b.SecretKey == "" && b.AccessKey != "")
 	switch b.ObjectLock {
 	case "", "governance", "compliance":
 	default:
 		ps = append(ps, problem.Problem{Field: "ObjectLock", Rule: "bucket.object_lock", Text: "object_lock is no mode of S3 Object Lock.", Fix: "governance or compliance"})
-	}
-	return ps
-}
-
-// Credentials lends short-lived bucket credentials to people.
-type Credentials struct {
-	Name     string        `yaml:"name"`
-	Provider string        `yaml:"provider"`
-	RoleARN  string        `yaml:"role_arn"`
-	Allow    *string       `yaml:"allow"`
-	Prefix   string        `yaml:"prefix"`
-	TTL      time.Duration `yaml:"ttl"`
-}
-
-// Problems complains about an offer that could not be kept.
-func (c Credentials) Problems() []problem.Problem {
-	var ps []problem.Problem
-	if c.Name == "" {
-		ps = append(ps, problem.Problem{Field: "Name", Rule: "storage_credentials.name", Text: "An offer of credentials needs a name."})
-	}
-	switch c.Provider {
-	case "s3", "oss", "cos", "minio":
-	default:
-		ps = append(ps, problem.Problem{Field: "Provider", Rule: "storage_credentials.provider", Text: "provider is not one of the stores.", Fix: "s3, oss, cos or minio"})
-	}
-	// Tencent has no policy for one call: what a role may do is all that bounds
-	// the credentials (docs/security.md ST-4).
-	if c.Provider == "cos" && strings.Contains(c.Prefix, "{user.id}") && !strings.Contains(c.RoleARN, "{user.id}") {
-		ps = append(ps, problem.Problem{Field: "RoleARN", Rule: "storage_credentials.role", Text: "On cos the role alone keeps people apart, and this one is the same for all.", Fix: "a role_arn that holds {user.id}"})
-	}
-	if c.TTL < 0 || c.TTL > time.Hour {
-		ps = append(ps, problem.Problem{Field: "TTL", Rule: "storage_credentials.ttl", Text: "Lent credentials live an hour at most.", Fix: "ttl: 1h"})
 	}
 	return ps
 }

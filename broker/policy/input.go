@@ -16,6 +16,9 @@ type Input struct {
 	Request  *Request
 	Route    *Route
 	Lease    *Lease
+	Target   *Target
+	Subject  *Subject
+	Actor    *Actor
 	// Claims are what an upstream said, as it said it.
 	Claims map[string]any
 }
@@ -64,6 +67,18 @@ type Lease struct {
 	// somebody invited, or by its own rule.
 	Admits bool
 }
+
+// Target is the token that an exchange would give.
+type Target struct {
+	Audience string
+	Scopes   []string
+}
+
+// Subject is the token that was presented for exchange.
+type Subject struct{ Client, Audience string }
+
+// Actor is who acts for the person of an exchange, if anybody.
+type Actor struct{ ID, Client, Kind string }
 
 // set leaves an empty text out, so that it equals nothing.
 func set(m map[string]any, key, v string) {
@@ -152,6 +167,22 @@ func (in Input) vars(names []string) map[string]any {
 				set(m, "kind", l.Kind)
 				m["users"], m["groups"] = list(l.Users), list(l.Groups)
 				m["read_only"], m["admits"] = l.ReadOnly, l.Admits
+			}
+		case "target":
+			if t := in.Target; t != nil {
+				set(m, "audience", t.Audience)
+				m["scopes"] = list(t.Scopes)
+			}
+		case "subject":
+			if s := in.Subject; s != nil {
+				set(m, "client", s.Client)
+				set(m, "audience", s.Audience)
+			}
+		case "actor":
+			if a := in.Actor; a != nil {
+				set(m, "id", a.ID)
+				set(m, "client", a.Client)
+				set(m, "kind", a.Kind)
 			}
 		}
 		out[n] = m

@@ -26,6 +26,7 @@ const (
 	AtLease     Place = "lease"     // the allow of a route with lease: true
 	AtClaims    Place = "claims"    // a client's extra claims
 	AtStorage   Place = "storage"   // who may have bucket credentials
+	AtExchange  Place = "exchange"  // a client's exchange: which tokens it may exchange, and for what
 	AtMapping   Place = "mapping"   // where a connector finds our values in the upstream's claims
 )
 
@@ -47,6 +48,9 @@ var fields = map[string][]string{
 	"request":  {"method", "path", "host", "ip", "time"},
 	"route":    {"name", "host"},
 	"lease":    {"id", "owner", "node", "kind", "users", "groups", "read_only", "admits"},
+	"target":   {"audience", "scopes"},
+	"subject":  {"client", "audience"},
+	"actor":    {"id", "client", "kind"},
 	"claims":   nil, // whatever the upstream says
 }
 
@@ -70,6 +74,10 @@ func variables(p Place) (map[string][]string, error) {
 		return vs, nil
 	case AtClaims, AtStorage:
 		return pick("user", "session", "client"), nil
+	case AtExchange:
+		vs := pick("user", "session", "client", "target", "subject", "actor")
+		vs["request"] = []string{"ip", "time"}
+		return vs, nil
 	case AtMapping:
 		return pick("claims"), nil
 	}

@@ -25,6 +25,7 @@ import (
 const (
 	ScopeAccount  = "gatehouse:account"  // one's own sessions and data
 	ScopeConsoles = "gatehouse:consoles" // lending consoles, by admins and the platform's service account
+	ScopeStorage  = "gatehouse:storage"  // borrowing storage credentials
 	ScopeSupport  = "gatehouse:support"  // users and their sessions
 	ScopeAudit    = "gatehouse:audit"    // read everything
 	ScopeAdmin    = "gatehouse:admin"    // everything
@@ -77,7 +78,8 @@ type stream func(w http.ResponseWriter, r *http.Request, still func() error) err
 type caller struct {
 	operator bool   // data/admin.token
 	service  string // id of a service account
-	keyed    bool   // by an API key
+	keyed    bool   // by an API key, or as a CI job by a token that stands for one
+	client   string // that a token was issued to
 	sess     session.Session
 	roles    []Role
 	scopes   []string // of a bearer token

@@ -278,6 +278,9 @@ func (p *Portal) apiDeleteAccount(ctx context.Context, c *caller, r *http.Reques
 	if _, err := p.accounts.Get(ctx, name); err != nil {
 		return nil, err
 	}
+	if p.accounts.Fixed(name) {
+		return nil, user.ErrFixed
+	}
 	if err := p.record(ctx, r, event.Event{Name: event.AdminChanged, Actor: c.actor(), Target: name, Details: map[string]string{"change": "service_account_deleted"}}); err != nil {
 		return nil, err
 	}

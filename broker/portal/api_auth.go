@@ -12,6 +12,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/grant"
 	"github.com/remotegpu/gatehouse/broker/session"
 	"github.com/remotegpu/gatehouse/broker/token"
+	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
 )
 
@@ -69,12 +70,15 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 	if err != nil {
 		return nil, unauthorized("invalid_token", "the access token is not valid here")
 	}
+	if claims.Has("gatehouse:via") { // the gateway's, for a service behind it
+		return nil, unauthorized("invalid_token", "the access token is not valid here")
+	}
 	if aud := claims.Strings("aud"); len(aud) != 1 || aud[0] != p.issuer {
 		return nil, unauthorized("invalid_token", "the access token is for another audience; ask for resource="+p.issuer)
 	}
 	scopes := strings.Fields(claims.String("scope"))
 	if claims.String("gatehouse:kind") == "service" {
-		return p.service(claims, scopes)
+		return p.service(ctx, claims, scopes)
 	}
 	// The grant first: a token can be revoked while its session goes on (RFC 7009).
 	err = p.ledger.Alive(ctx, grant.OfToken(claims.String("jti")))
@@ -95,7 +99,7 @@ func (p *Portal) bearer(ctx context.Context, raw string) (*caller, error) {
 		return nil, insufficient("the access token has no scope gatehouse:…", ScopeAccount)
 	}
 	roles, err := p.rolesOf(ctx, s)
-	return &caller{sess: s, roles: roles, scopes: scopes, bearer: true}, err
+	return &caller{sess: s, client: claims.String("client_id"), roles: roles, scopes: scopes, bearer: true}, err
 }
 
 // byKey takes an API key. A user's has no role, whatever the user has; a service
@@ -119,13 +123,22 @@ func (p *Portal) byKey(r *http.Request, raw string) (*caller, error) {
 	return c, nil
 }
 
-// service takes the token of a service account that is still there.
-func (p *Portal) service(claims token.Claims, scopes []string) (*caller, error) {
+// service takes the token of a client or a service account that is still there.
+// A CI job may do what a key of its account might: the trust rule's scopes.
+func (p *Portal) service(ctx context.Context, claims token.Claims, scopes []string) (*caller, error) {
 	id := claims.String("sub")
+	if claims.Has("gatehouse:workload") {
+		if _, err := p.accounts.Get(ctx, id); errors.Is(err, user.ErrNotFound) {
+			return nil, unauthorized("invalid_token", "the service account of this token is not there any more")
+		} else if err != nil {
+			return nil, err
+		}
+		return &caller{service: id, client: claims.String("client_id"), scopes: scopes, bearer: true, keyed: true}, nil
+	}
 	if _, there := p.clients.Get(id); !there || claims.String("client_id") != id {
 		return nil, unauthorized("invalid_token", "the service account of this token is not there any more")
 	}
-	return &caller{service: id, scopes: scopes, bearer: true}, nil
+	return &caller{service: id, client: claims.String("client_id"), scopes: scopes, bearer: true}, nil
 }
 
 func (p *Portal) permit(need permission, c *caller) error {
@@ -146,6 +159,11 @@ func (p *Portal) permit(need permission, c *caller) error {
 	}
 	if !need.self && !slices.ContainsFunc(need.roles, c.has) {
 		return forbidden("policy.role_missing", "this needs the role "+string(need.roles[0]))
+	}
+	if need.fresh > 0 && c.sess.Kind == session.Device && !c.sess.Operator {
+		// Whoever typed the code was fresh; whoever holds the device may be somebody
+		// else, and must not get what outlives it (docs/security.md DF-3).
+		return forbidden("policy.stepup", "this needs a fresh sign-in in a browser, which a device is not")
 	}
 	if need.fresh > 0 && p.now().Sub(c.sess.AuthTime) > need.fresh {
 		return forbidden("policy.stepup", fmt.Sprintf("this needs a sign-in within the last %s; sign in again (prompt=login)", need.fresh))

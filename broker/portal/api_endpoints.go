@@ -3,6 +3,8 @@ package portal
 import (
 	"net/http"
 	"time"
+
+	"github.com/remotegpu/gatehouse/broker/workload"
 )
 
 // stepUp is how fresh a sign-in must be for what changes keys and people (AD-2).
@@ -25,6 +27,7 @@ func (p *Portal) endpoints() []endpoint {
 	lent := permission{roles: []Role{RoleAuditor, RoleSupport}, scopes: []string{ScopeConsoles, ScopeAudit, ScopeSupport}, fresh: adminFresh, service: true}
 	makesKeys := permission{self: true, scopes: []string{ScopeAccount}, fresh: keyFresh}
 	frames := permission{self: true, scopes: []string{ScopeConsoles}}
+	lends := permission{self: true, scopes: []string{ScopeStorage, ScopeAccount}, service: true}
 	people := keys // who has an account is as grave as what signs for it
 	audit := permission{roles: []Role{RoleAuditor}, scopes: []string{ScopeAudit}, fresh: adminFresh}
 	return []endpoint{
@@ -52,6 +55,12 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodDelete, path: "/service-accounts/{id}", summary: "Take one away; its keys are dead.", needs: keys, serve: p.apiDeleteAccount},
 		{method: http.MethodPost, path: "/service-accounts/{id}/api-keys", summary: "Make a key of a service account; the answer shows it, once.", needs: keys, body: apiKeyRequest{}, answer: newAPIKeyView{}, serve: p.apiCreateAccountKey},
 
+		{method: http.MethodGet, path: "/trust", summary: "Rules by which workloads (CI jobs) exchange their tokens, in the order in which they are tried.", needs: read, answer: page[trustView]{}, serve: p.apiTrust},
+		{method: http.MethodGet, path: "/trust/{name}", summary: "One rule.", needs: read, answer: trustView{}, serve: p.apiTrustRule},
+		{method: http.MethodPut, path: "/trust/{name}", summary: "Make a rule or replace it, on every replica within a second; those of the configuration are changed there.", needs: keys, body: trustRequest{}, answer: trustView{}, serve: p.apiPutTrust},
+		{method: http.MethodDelete, path: "/trust/{name}", summary: "Take a rule away; tokens that it gave live on for their ttl.", needs: keys, serve: p.apiDeleteTrust},
+		{method: http.MethodPost, path: "/trust/explain", summary: "Which rule takes a token, or claims, and what differs from the others. Nothing is issued, and the token is not used up.", needs: read, body: explainRequest{}, answer: workload.Explanation{}, serve: p.apiExplainTrust},
+
 		{method: http.MethodGet, path: "/users", summary: "All users; q finds by id, e-mail address or user name.", needs: read, query: []string{"q", "after", "limit"}, answer: page[userView]{}, serve: p.apiUsers},
 		{method: http.MethodGet, path: "/users/{id}", summary: "One user with the linked identities.", needs: read, answer: userView{}, serve: p.apiUser},
 		{method: http.MethodPost, path: "/users/{id}/suspend", summary: "Suspend: all sessions and tokens of the user end within a second.", needs: support, answer: userView{}, serve: p.apiSuspend},
@@ -74,6 +83,10 @@ func (p *Portal) endpoints() []endpoint {
 		{method: http.MethodPut, path: "/consoles/{id}", summary: "Lend a console, or change what is lent; the same again is a heartbeat.", needs: lend, body: leaseRequest{}, answer: leaseView{}, serve: p.apiPutConsole},
 		{method: http.MethodPost, path: "/consoles/{id}/ticket", summary: "A one-time address with which the page of an allowed origin frames the console for the caller; 60 seconds.", needs: frames, body: ticketRequest{}, answer: ticketView{}, serve: p.apiTicket},
 		{method: http.MethodDelete, path: "/consoles/{id}", summary: "Take a console back: what is open closes within a second.", needs: lend, serve: p.apiDeleteConsole},
+
+		{method: http.MethodGet, path: "/storage/credentials", summary: "Storage that is lent to me: which bucket and prefix, and what I may do there.", needs: lends, answer: page[storageOfferView]{}, serve: p.apiStorage},
+		{method: http.MethodPost, path: "/storage/credentials", summary: "Borrow credentials for my prefix of a bucket; an hour at most.", needs: lends, body: storageRequest{}, answer: lentView{}, serve: p.apiLend},
+		{method: http.MethodPost, path: "/storage/token", summary: "The web identity token with which SDKs ask the vendor's token service themselves; only of offers with direct: true.", needs: lends, body: storageRequest{}, answer: storageTokenView{}, serve: p.apiStorageToken},
 
 		{method: http.MethodGet, path: "/keys", summary: "Signing keys and their states.", needs: read, answer: page[keyView]{}, serve: p.apiSigningKeys},
 		{method: http.MethodPost, path: "/keys/rotate", summary: "Put the next key of an algorithm to use now.", needs: keys, body: rotateRequest{}, answer: page[keyView]{}, serve: p.apiRotateKey},

@@ -20,6 +20,8 @@ func apiError(err error) error {
 		return err
 	case apiKeyError(err) != nil:
 		return apiKeyError(err)
+	case trustError(err) != nil:
+		return trustError(err)
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrEnded),
 		errors.Is(err, user.ErrNotFound), errors.Is(err, token.ErrUnknownKey):
 		return notFound(err)

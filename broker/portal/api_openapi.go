@@ -39,7 +39,7 @@ func (p *Portal) apiOpenAPI(context.Context, *caller, *http.Request) (any, error
 			"securitySchemes": map[string]any{
 				"oauth": map[string]any{"type": "oauth2", "flows": map[string]any{"authorizationCode": map[string]any{
 					"authorizationUrl": p.issuer + "/oauth2/authorize", "tokenUrl": p.issuer + "/oauth2/token",
-					"scopes": map[string]string{ScopeAccount: "Look after one's own account", ScopeSupport: "Look after users", ScopeAudit: "Read everything", ScopeAdmin: "Everything"},
+					"scopes": map[string]string{ScopeAccount: "Look after one's own account", ScopeStorage: "Borrow storage credentials", ScopeSupport: "Look after users", ScopeAudit: "Read everything", ScopeAdmin: "Everything"},
 				}}},
 				"session":  map[string]any{"type": "apiKey", "in": "cookie", "name": p.edge.CookieName("gatehouse"), "description": "The portal's own pages only."},
 				"operator": map[string]any{"type": "http", "scheme": "bearer", "description": "The content of data/admin.token, on admin_listen only."},

@@ -25,15 +25,17 @@ type sessionView struct {
 	Country   string       `json:"country,omitempty"`
 	Place     string       `json:"place,omitempty"`
 	Agent     string       `json:"agent,omitempty"`
+	Name      string       `json:"name,omitempty"` // what a device says that it is called
 	AuthTime  time.Time    `json:"auth_time"`
 	Created   time.Time    `json:"created"`
 	Seen      time.Time    `json:"last_seen"`
 	Expires   time.Time    `json:"expires"`
+	IdleUntil time.Time    `json:"idle_until"` // when it ends if it is not used again
 	Current   bool         `json:"current"`
 }
 
 func viewSession(s session.Session, current string) sessionView {
-	return sessionView{ID: s.ID, User: s.UserID, Kind: s.Kind, Parent: s.Parent, Connector: s.Connector, IP: s.IP, Country: s.Country, Place: s.Place, Agent: s.Agent,
+	return sessionView{ID: s.ID, User: s.UserID, Kind: s.Kind, Parent: s.Parent, Connector: s.Connector, IP: s.IP, Country: s.Country, Place: s.Place, Agent: s.Agent, Name: s.Name,
 		AuthTime: s.AuthTime.UTC(), Created: s.Created.UTC(), Seen: s.Seen.UTC(), Expires: s.Expires.UTC(), Current: s.ID == current}
 }
 
@@ -47,7 +49,9 @@ func (p *Portal) listSessions(ctx context.Context, userID, current string) (page
 	}
 	out := page[sessionView]{Items: make([]sessionView, 0, len(ss))}
 	for _, s := range ss {
-		out.Items = append(out.Items, viewSession(s, current))
+		v := viewSession(s, current)
+		v.IdleUntil = p.sessions.IdleUntil(s).UTC()
+		out.Items = append(out.Items, v)
 	}
 	return out, nil
 }

@@ -19,7 +19,7 @@ const keyFresh = 2 * time.Hour
 const keyLife = 90 * 24 * time.Hour
 
 // scopesOfKeys are those that keys may carry: what the resources define, one's
-// own account, and, of service accounts, the administration.
+// own account and storage, and, of service accounts, the administration.
 func (p *Portal) scopesOfKeys(service bool) []string {
 	var out []string
 	for _, r := range p.clients.Resources() {
@@ -27,7 +27,7 @@ func (p *Portal) scopesOfKeys(service bool) []string {
 			out = append(out, s)
 		}
 	}
-	out = append(out, ScopeAccount)
+	out = append(out, ScopeAccount, ScopeStorage)
 	if service {
 		out = append(out, ScopeConsoles, ScopeSupport, ScopeAudit, ScopeAdmin)
 	}

@@ -144,10 +144,19 @@ func (p *Portal) Sessions(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := sessionsPage{person: p.person(s, u), Others: len(all) > 1}
 	for _, x := range all {
-		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, parent: x.Parent, Device: session.DeviceName(x.Agent), IP: x.IP, Place: cmp.Or(p.place(x.IP, web.RequestOf(r).Locale), x.Place), Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
+		page.Sessions = append(page.Sessions, sessionRow{ID: x.ID, parent: x.Parent, Device: deviceOf(x), IP: x.IP, Place: cmp.Or(p.place(x.IP, web.RequestOf(r).Locale), x.Place), Connector: p.connectorName(x.Connector), Kind: x.Kind, Started: x.Created, Seen: x.Seen, Current: x.ID == s.ID})
 	}
 	page.Sessions = inFamilies(page.Sessions, s.ID)
 	return p.edge.Page(w, r, http.StatusOK, "sessions", page)
+}
+
+// deviceOf names what a session is on, as far as that is known.
+func deviceOf(s session.Session) string {
+	agent := session.DeviceName(s.Agent)
+	if s.Name != "" && agent != "" {
+		return s.Name + " · " + agent
+	}
+	return cmp.Or(s.Name, agent)
 }
 
 // inFamilies puts the current session first, and each offline one below the

@@ -23,6 +23,7 @@ import (
 	"github.com/remotegpu/gatehouse/broker/token"
 	"github.com/remotegpu/gatehouse/broker/user"
 	"github.com/remotegpu/gatehouse/broker/web"
+	"github.com/remotegpu/gatehouse/broker/workload"
 )
 
 // signIn is what the portal needs of the sign-in conversation.
@@ -60,6 +61,8 @@ type Config struct {
 	Consoles *console.Registry
 	APIKeys  *apikey.Registry
 	Accounts *user.ServiceAccounts
+	// Trust are the rules for workloads.
+	Trust *workload.Service
 	// ConsoleURL is where people open a console.
 	ConsoleURL func(id string) string
 	// Frame makes the address with which a page of an origin frames a console.
@@ -92,6 +95,8 @@ type Config struct {
 	Restore func(ctx context.Context, archive string, after, before time.Time) (int, error)
 	// Notify tells people and programs what happened.
 	Notify notifier
+	// Storage are the buckets that are lent.
+	Storage []StorageOffer
 	// AdminToken is the content of data/admin.token; "" means that there is none.
 	AdminToken string
 	Now        func() time.Time
@@ -115,6 +120,7 @@ type Portal struct {
 	consoles   *console.Registry
 	apiKeys    *apikey.Registry
 	accounts   *user.ServiceAccounts
+	trust      *workload.Service
 	consoleURL func(id string) string
 	frame      func(ctx context.Context, s session.Session, console, origin, path string) (string, error)
 	mayFrame   func(origin string) bool
@@ -130,6 +136,7 @@ type Portal struct {
 	audit      event.LogSource
 	restore    func(ctx context.Context, archive string, after, before time.Time) (int, error)
 	notify     notifier
+	storage    []StorageOffer
 	adminToken operatorToken
 	now        func() time.Time
 	log        *slog.Logger
@@ -138,8 +145,11 @@ type Portal struct {
 // New returns a Portal, or an error when something that it needs is missing.
 func New(c Config) (*Portal, error) {
 	if c.Edge == nil || c.Sessions == nil || c.Users == nil || c.Ledger == nil || c.Clients == nil || c.Keys == nil ||
-		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Restore == nil || c.Audit.Key == nil || c.ErrorPages == nil || c.Notify == nil || c.Now == nil || c.Log == nil {
+		c.Events == nil || c.SignIn == nil || c.Apps == nil || c.Preview == nil || c.Connectors == nil || c.OwnsDomain == nil || c.Consoles == nil || c.APIKeys == nil || c.Accounts == nil || c.Trust == nil || c.ConsoleURL == nil || c.Access == nil || c.Frame == nil || c.MayFrame == nil || c.Reload == nil || c.Restore == nil || c.Audit.Key == nil || c.ErrorPages == nil || c.Notify == nil || c.Now == nil || c.Log == nil {
 		return nil, errors.New("portal: the configuration is incomplete")
+	}
+	if err := checkStorage(c.Storage); err != nil {
+		return nil, err
 	}
 	if c.Place == nil {
 		c.Place = func(string, string) string { return "" }
@@ -149,8 +159,8 @@ func New(c Config) (*Portal, error) {
 		return nil, err
 	}
 	return &Portal{edge: c.Edge, issuer: c.Issuer, url: iss, origin: iss.Scheme + "://" + iss.Host, sessions: c.Sessions, users: c.Users, ledger: c.Ledger,
-		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, place: c.Place, preview: c.Preview, connectors: c.Connectors, reload: c.Reload, index: c.Index, errorPages: c.ErrorPages, audit: c.Audit, restore: c.Restore, notify: c.Notify,
-		adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
+		clients: c.Clients, keys: c.Keys, events: c.Events, signIn: c.SignIn, roles: c.Roles, consoles: c.Consoles, apiKeys: c.APIKeys, accounts: c.Accounts, trust: c.Trust, consoleURL: c.ConsoleURL, access: c.Access, frame: c.Frame, mayFrame: c.MayFrame, ownsDomain: c.OwnsDomain, apps: c.Apps, place: c.Place, preview: c.Preview, connectors: c.Connectors, reload: c.Reload, index: c.Index, errorPages: c.ErrorPages, audit: c.Audit, restore: c.Restore, notify: c.Notify,
+		storage: c.Storage, adminToken: newOperatorToken(c.AdminToken), now: c.Now, log: c.Log}, nil
 }
 
 // operatorToken is data/admin.token, kept as a hash.

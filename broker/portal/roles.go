@@ -83,7 +83,7 @@ func (r Roles) EmailDomains() []string {
 // (docs/security.md UP-11). email is the address of that identity, if its
 // connector owns the domain, else "".
 func (r Roles) Of(s session.Session, email string) []Role {
-	if s.Kind == session.Device {
+	if s.Kind == session.Device && !s.Operator {
 		return nil // operators sign in by loopback or use data/admin.token (docs/api.md)
 	}
 	var out []Role

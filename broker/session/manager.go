@@ -148,6 +148,9 @@ func (m *Manager) until(s Session) time.Time {
 	return at
 }
 
+// IdleUntil is when a session ends if it is not used again; never after Expires.
+func (m *Manager) IdleUntil(s Session) time.Time { return m.until(s) }
+
 // storedUntil keeps the record a little longer than the session, so that a use
 // whose Seen has not been written yet still finds it; an ended one is kept as a
 // tombstone until nobody's cache can hold it.
@@ -245,22 +248,6 @@ func (m *Manager) proveAgain(ctx context.Context, old, fresh Session, now time.T
 		return Session{}, err
 	}
 	m.changed(ctx, s.ID)
-	return s, nil
-}
-
-// StartChild begins an offline or device session out of a browser session.
-func (m *Manager) StartChild(ctx context.Context, parent Session, kind Kind) (Session, error) {
-	if kind != Offline && kind != Device {
-		return Session{}, fmt.Errorf("start session: a child cannot be of kind %q", kind)
-	}
-	now := m.cfg.Now()
-	s := parent
-	s.ID, s.Kind, s.Parent, s.Version = newID(), kind, parent.BrowserID(), 1
-	s.Created, s.Seen, s.Expires, s.Uses = now, now, time.Time{}, Uses{}
-	s.Expires = m.lifetime(s, now)
-	if err := m.sessions.Create(ctx, s.ID, s); err != nil {
-		return Session{}, fmt.Errorf("start %s session: %w", kind, err)
-	}
 	return s, nil
 }
 

@@ -45,7 +45,9 @@ type Session struct {
 	Expires     time.Time `json:"expires"` // the absolute end
 	IP          string    `json:"ip,omitempty"`
 	Agent       string    `json:"agent,omitempty"`
-	Country     string    `json:"country,omitempty"` // where IP was, as far as that was known then
+	Name        string    `json:"name,omitempty"`     // what a device says that it is called
+	Operator    bool      `json:"operator,omitempty"` // a device's that may carry roles
+	Country     string    `json:"country,omitempty"`  // where IP was, as far as that was known then
 	Place       string    `json:"place,omitempty"`
 	Ended       time.Time `json:"ended,omitzero"`
 	Reason      string    `json:"reason,omitempty"` // why it ended

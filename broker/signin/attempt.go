@@ -38,9 +38,12 @@ type attempt struct {
 	stored    string    // its JSON there
 }
 
+// AttemptCookie begins the names of the cookies of sign-ins under way; the rest is
+// the attempt's id.
+const AttemptCookie = "gatehouse-attempt-"
+
 const (
-	attemptCookie = "gatehouse-attempt-"
-	attemptTTL    = 10 * time.Minute
+	attemptTTL = 10 * time.Minute
 	// An old page still finds where it wanted to go for this long.
 	attemptCookieTTL = 4 * time.Hour
 	maxCookie        = 3072
@@ -62,7 +65,7 @@ func (d *Door) open(r *http.Request, id string) (attempt, bool) {
 	if !attemptID.MatchString(id) {
 		return attempt{}, false
 	}
-	v, ok := d.cfg.Edge.Cookie(r, attemptCookie+id)
+	v, ok := d.cfg.Edge.Cookie(r, AttemptCookie+id)
 	if !ok || len(v) > maxCookie {
 		return attempt{}, false
 	}
@@ -114,7 +117,7 @@ func (d *Door) keep(w http.ResponseWriter, r *http.Request, a attempt) error {
 	if err != nil {
 		return err
 	}
-	name := d.cfg.Edge.CookieName(attemptCookie + a.ID)
+	name := d.cfg.Edge.CookieName(AttemptCookie + a.ID)
 	if len(name)+len(value) > maxCookie {
 		if err := d.park(r, a); err != nil {
 			return err
@@ -124,7 +127,7 @@ func (d *Door) keep(w http.ResponseWriter, r *http.Request, a attempt) error {
 		}
 	}
 	d.makeRoom(w, r, a.ID, len(name)+len(value))
-	d.cfg.Edge.SetCookie(w, attemptCookie+a.ID, value, attemptCookieTTL)
+	d.cfg.Edge.SetCookie(w, AttemptCookie+a.ID, value, attemptCookieTTL)
 	return nil
 }
 
@@ -147,7 +150,7 @@ func (d *Door) park(r *http.Request, a attempt) error {
 }
 
 func (d *Door) drop(w http.ResponseWriter, id string) {
-	d.cfg.Edge.SetCookie(w, attemptCookie+id, "", -1)
+	d.cfg.Edge.SetCookie(w, AttemptCookie+id, "", -1)
 }
 
 func (d *Door) makeRoom(w http.ResponseWriter, r *http.Request, keep string, size int) {
@@ -158,20 +161,20 @@ func (d *Door) makeRoom(w http.ResponseWriter, r *http.Request, keep string, siz
 	}
 	var others []other
 	total, n := size, 1
-	for _, id := range d.cfg.Edge.CookieNames(r, attemptCookie) {
+	for _, id := range d.cfg.Edge.CookieNames(r, AttemptCookie) {
 		if id == keep {
 			continue
 		}
 		if !attemptID.MatchString(id) {
 			continue // never one of ours
 		}
-		v, ok := d.cfg.Edge.Cookie(r, attemptCookie+id)
+		v, ok := d.cfg.Edge.Cookie(r, AttemptCookie+id)
 		a, valid := d.unseal(id, v)
 		if !ok || !valid {
 			d.drop(w, id)
 			continue
 		}
-		o := other{id, a.At, len(d.cfg.Edge.CookieName(attemptCookie+id)) + len(v)}
+		o := other{id, a.At, len(d.cfg.Edge.CookieName(AttemptCookie+id)) + len(v)}
 		others = append(others, o)
 		total, n = total+o.size, n+1
 	}

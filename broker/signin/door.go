@@ -166,11 +166,11 @@ func New(cfg Config) (*Door, error) {
 	d.parked = store.NewCollection(cfg.KV, store.CollectionConfig[attempt]{Kind: "attempt", Sealer: cfg.Sealer, Now: cfg.Now, Expires: func(a attempt) time.Time { return a.At.Add(attemptTTL) }})
 	d.answers, d.logouts, d.devices = d.newParking(), d.newLogouts(), d.newDevices()
 	d.certificates = store.NewCollection(cfg.KV, store.CollectionConfig[seenCertificates]{Kind: "certificates", Sealer: cfg.Sealer, Now: cfg.Now})
-	if before := cfg.Before; before != nil && before.limits.max == cfg.Limits.WithDefaults() {
-		d.limits = before.limits
-	} else {
-		d.limits = newLimits(cfg.Limits.WithDefaults(), cfg.Now)
+	var counted *limits
+	if cfg.Before != nil {
+		counted = cfg.Before.limits
 	}
+	d.limits = newLimits(cfg.Limits.WithDefaults(), cfg.Now, counted)
 	d.health.init(d)
 	d.cfg.Before = nil // or no Door would ever be forgotten
 	return d, nil

@@ -23,7 +23,7 @@ import (
 type limits struct {
 	accounts, addresses, networks, attempts, stored *web.Limiter
 
-	under gate // tries whose outcome is not known yet
+	under *gate // tries whose outcome is not known yet
 	self  string
 	max   LimitsConfig
 }
@@ -43,15 +43,32 @@ type limitKeys struct {
 
 const limitTopic = "signin.failed"
 
-func newLimits(c LimitsConfig, now func() time.Time) *limits {
-	l := &limits{}
-	l.accounts = web.NewLimiter(web.LimiterConfig{Max: c.AccountFailures, Window: c.AccountWindow, Now: now})
-	l.addresses = web.NewLimiter(web.LimiterConfig{Max: c.AddressFailures, Window: time.Minute, Now: now})
-	l.networks = web.NewLimiter(web.LimiterConfig{Max: c.NetworkFailures, Window: time.Minute, Now: now})
-	l.attempts = web.NewLimiter(web.LimiterConfig{Max: c.Attempts, Window: time.Minute, Now: now})
-	l.stored = web.NewLimiter(web.LimiterConfig{Max: c.StoredAttempts, Window: time.Minute, Now: now})
-	l.self, l.max = rand.Text(), c
-	l.under.slots = map[string]*slot{}
+// newLimits counts on where those before are not nil: who reloads the
+// configuration gives nobody more tries.
+func newLimits(c LimitsConfig, now func() time.Time, before *limits) *limits {
+	l := &limits{self: rand.Text(), under: &gate{slots: map[string]*slot{}}, max: c}
+	if before != nil {
+		l.self, l.under = before.self, before.under
+	} else {
+		before = l
+	}
+	for _, one := range []struct {
+		to     **web.Limiter
+		from   *web.Limiter
+		most   int
+		window time.Duration
+	}{
+		{&l.accounts, before.accounts, c.AccountFailures, c.AccountWindow},
+		{&l.addresses, before.addresses, c.AddressFailures, time.Minute},
+		{&l.networks, before.networks, c.NetworkFailures, time.Minute},
+		{&l.attempts, before.attempts, c.Attempts, time.Minute},
+		{&l.stored, before.stored, c.StoredAttempts, time.Minute},
+	} {
+		if one.from == nil {
+			one.from = web.NewLimiter(web.LimiterConfig{Now: now})
+		}
+		*one.to = one.from.With(one.most, one.window)
+	}
 	return l
 }
 

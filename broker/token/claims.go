@@ -21,6 +21,9 @@ const (
 	TypeAccess  Type = "at+jwt"      // access token, RFC 9068
 	TypeGateway Type = "gateway+jwt" // told to a lease upstream; nothing of ours accepts it
 	TypeLogout  Type = "logout+jwt"  // back-channel logout
+	// TypeStorage is shown to the token services of object stores, which lend
+	// credentials against it; nothing of ours accepts it (docs/security.md ST-4).
+	TypeStorage Type = "storage+jwt"
 )
 
 // Claims are the members of a token's payload as JSON gives them.

@@ -5,14 +5,8 @@ package token
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/hmac"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -23,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 
 	"github.com/remotegpu/gatehouse/broker/problem"
@@ -97,35 +90,12 @@ type KeyInfo struct {
 	Until   time.Time // when it leaves the JWKS; zero while that is not known
 }
 
-// record is a key as it is stored: sealed, under its kid.
-type record struct {
-	KID     string    `json:"kid"`
-	Alg     Alg       `json:"alg"` // "HMAC" for the refresh tokens' key
-	Key     []byte    `json:"key"` // PKCS #8, or the HMAC key itself
-	Created time.Time `json:"created"`
-	From    time.Time `json:"from"`
-	Retired time.Time `json:"retired,omitzero"` // when it was replaced
-	Until   time.Time `json:"until,omitzero"`   // when it may be forgotten
-	Revoked bool      `json:"revoked,omitempty"`
-}
-
-const algHMAC Alg = "HMAC"
-
 // ringRecord names the keys of an algorithm; it decides which one is current,
 // so that replicas that start together agree by one compare-and-set.
 type ringRecord struct {
 	Current string   `json:"current"`
 	Next    string   `json:"next,omitempty"`
 	Old     []string `json:"old,omitempty"`
-}
-
-// key is a usable key in memory.
-type key struct {
-	record
-	private crypto.Signer
-	mac     []byte
-	public  jwk.Key
-	header  map[Type]string // prebuilt base64url of the JOSE header
 }
 
 // ring is what all requests share; it is replaced as a whole.
@@ -221,7 +191,7 @@ func (k *Keyring) ensure(ctx context.Context, alg Alg) error {
 	if err == nil || !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	rec, err := k.generate(alg, k.cfg.Now())
+	rec, err := generate(alg, k.cfg.Now(), k.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -233,37 +203,6 @@ func (k *Keyring) ensure(ctx context.Context, alg Alg) error {
 		return k.keys.Delete(ctx, rec.KID) // never published, signed nothing
 	}
 	return err
-}
-
-func (k *Keyring) generate(alg Alg, from time.Time) (record, error) {
-	rec := record{Alg: alg, Created: k.cfg.Now(), From: from}
-	switch alg {
-	case RS256:
-		priv, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			return rec, fmt.Errorf("make RS256 key: %w", err)
-		}
-		if rec.Key, err = x509.MarshalPKCS8PrivateKey(priv); err != nil {
-			return rec, err
-		}
-	case ES256:
-		priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return rec, fmt.Errorf("make ES256 key: %w", err)
-		}
-		if rec.Key, err = x509.MarshalPKCS8PrivateKey(priv); err != nil {
-			return rec, err
-		}
-	case algHMAC:
-		rec.Key = make([]byte, 32)
-		rand.Read(rec.Key)
-	default:
-		return rec, fmt.Errorf("no keys are made for %q", alg)
-	}
-	var id [9]byte
-	rand.Read(id[:])
-	rec.KID = base64.RawURLEncoding.EncodeToString(id[:])
-	return rec, nil
 }
 
 // load reads all rings and keys and puts them to use.
@@ -338,44 +277,6 @@ func (k *Keyring) load(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func open(rec record) (*key, error) {
-	kk := &key{record: rec}
-	if rec.Alg == algHMAC {
-		kk.mac = rec.Key
-		return kk, nil
-	}
-	priv, err := x509.ParsePKCS8PrivateKey(rec.Key)
-	if err != nil {
-		return nil, err
-	}
-	signer, ok := priv.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("not a signing key")
-	}
-	kk.private = signer
-	if kk.public, err = jwk.FromRaw(signer.Public()); err != nil {
-		return nil, err
-	}
-	for name, v := range map[string]any{jwk.KeyIDKey: rec.KID, jwk.AlgorithmKey: jwa.SignatureAlgorithm(rec.Alg), jwk.KeyUsageKey: jwk.ForSignature} {
-		if err := kk.public.Set(name, v); err != nil {
-			return nil, err
-		}
-	}
-	kk.header = map[Type]string{}
-	for _, typ := range []Type{TypeID, TypeAccess, TypeGateway, TypeLogout} {
-		h, err := json.Marshal(struct {
-			Alg Alg    `json:"alg"`
-			KID string `json:"kid"`
-			Typ Type   `json:"typ"`
-		}{rec.Alg, rec.KID, typ})
-		if err != nil {
-			return nil, err
-		}
-		kk.header[typ] = base64.RawURLEncoding.EncodeToString(h)
-	}
-	return kk, nil
 }
 
 // JWKS returns the public keys (RFC 7517 section 5) with an entity tag and how

@@ -109,7 +109,7 @@ func (k *Keyring) step(ctx context.Context, alg Alg, rotateNow bool) error {
 	due := cur.From.Add(k.cfg.Keys.RotateEvery)
 	changed := false
 	if rr.Next == "" && (rotateNow || !now.Before(due.Add(-k.cfg.Keys.PublishAhead))) {
-		rec, err := k.generate(alg, due)
+		rec, err := generate(alg, k.cfg.Now(), due)
 		if err != nil {
 			return err
 		}

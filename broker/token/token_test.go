@@ -77,7 +77,7 @@ func TestSignVerify(t *testing.T) {
 			t.Fatalf("%s: %v, %v", alg, got, err)
 		}
 		// ISS-6: a token of one type is none of another.
-		for _, typ := range []Type{TypeID, TypeGateway, TypeLogout} {
+		for _, typ := range []Type{TypeID, TypeGateway, TypeLogout, TypeStorage} {
 			if _, err := k.Verify(t.Context(), typ, raw); !errors.Is(err, ErrInvalid) {
 				t.Errorf("%s verified as %s: %v", TypeAccess, typ, err)
 			}
@@ -273,7 +273,7 @@ func FuzzVerify(f *testing.F) {
 		signed = append(signed, raw[:strings.LastIndexByte(raw, '.')])
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		for _, typ := range []Type{TypeAccess, TypeID, TypeGateway, TypeLogout} {
+		for _, typ := range []Type{TypeAccess, TypeID, TypeGateway, TypeLogout, TypeStorage} {
 			if _, err := k.Verify(context.Background(), typ, s); err == nil && (typ != TypeAccess || !slices.Contains(signed, s[:strings.LastIndexByte(s, '.')])) {
 				t.Fatalf("verified as %s: %q", typ, s)
 			}

@@ -47,7 +47,7 @@ const accountTopic = "service-account"
 
 // ServiceAccounts are those of the file and those that admins made.
 type ServiceAccounts struct {
-	fixed  atomic.Pointer[map[string]ServiceAccount]
+	fixed  atomic.Pointer[fixedAccounts]
 	stored *store.Collection[ServiceAccount]
 	cache  *store.Cache[ServiceAccount]
 	now    func() time.Time
@@ -65,12 +65,24 @@ func NewServiceAccounts(cfg Config, fixed []ServiceAccount, grace time.Duration)
 	return a
 }
 
-// SetFixed sets which accounts stand in the operator's file. One that is no more
-// there is nobody's, and its keys are dead.
-func (a *ServiceAccounts) SetFixed(fixed []ServiceAccount) {
-	m := make(map[string]ServiceAccount, len(fixed))
+// fixedAccounts are those of the operator's file.
+type fixedAccounts struct {
+	listed map[string]ServiceAccount
+	// named exist because something in the file names them: without groups, unless
+	// they are listed there or stored.
+	named map[string]bool
+}
+
+// SetFixed sets which accounts stand in the operator's file, and which exist
+// because it names them. One that is no more there is nobody's, and its keys are
+// dead.
+func (a *ServiceAccounts) SetFixed(fixed []ServiceAccount, named ...string) {
+	m := fixedAccounts{make(map[string]ServiceAccount, len(fixed)), make(map[string]bool, len(named))}
 	for _, f := range fixed {
-		m[f.Name] = f
+		m.listed[f.Name] = f
+	}
+	for _, n := range named {
+		m.named[n] = true
 	}
 	a.fixed.Store(&m)
 }
@@ -81,11 +93,15 @@ func (a *ServiceAccounts) Run(ctx context.Context) error { return a.cache.Run(ct
 // Get returns an account, from memory while other replicas are heard, or
 // ErrNotFound.
 func (a *ServiceAccounts) Get(ctx context.Context, name string) (ServiceAccount, error) {
-	if f, ok := (*a.fixed.Load())[name]; ok {
+	fixed := a.fixed.Load()
+	if f, ok := fixed.listed[name]; ok {
 		return f, nil
 	}
 	s, err := a.cache.Get(ctx, name)
 	if errors.Is(err, store.ErrNotFound) || err == nil && s.Created.IsZero() { // without Created: the mark of one that was deleted
+		if fixed.named[name] {
+			return ServiceAccount{Name: name}, nil
+		}
 		return ServiceAccount{}, ErrNotFound
 	}
 	return s, err
@@ -97,9 +113,15 @@ func (a *ServiceAccounts) List(ctx context.Context) ([]ServiceAccount, error) {
 	if err != nil {
 		return nil, err
 	}
-	out = slices.DeleteFunc(out, func(s ServiceAccount) bool { _, there := (*a.fixed.Load())[s.Name]; return there || s.Created.IsZero() })
-	for _, f := range *a.fixed.Load() {
+	fixed := a.fixed.Load()
+	out = slices.DeleteFunc(out, func(s ServiceAccount) bool { _, there := fixed.listed[s.Name]; return there || s.Created.IsZero() })
+	for _, f := range fixed.listed {
 		out = append(out, f)
+	}
+	for n := range fixed.named {
+		if !slices.ContainsFunc(out, func(s ServiceAccount) bool { return s.Name == n }) {
+			out = append(out, ServiceAccount{Name: n})
+		}
 	}
 	slices.SortFunc(out, func(x, y ServiceAccount) int { return strings.Compare(x.Name, y.Name) })
 	return out, nil
@@ -124,9 +146,16 @@ func (a *ServiceAccounts) Create(ctx context.Context, s ServiceAccount) (Service
 	return s, err
 }
 
+// Fixed reports whether an account exists by the operator's file.
+func (a *ServiceAccounts) Fixed(name string) bool {
+	fixed := a.fixed.Load()
+	_, listed := fixed.listed[name]
+	return listed || fixed.named[name]
+}
+
 // Delete takes an account away; its keys are dead from then on.
 func (a *ServiceAccounts) Delete(ctx context.Context, name string) error {
-	if _, ok := (*a.fixed.Load())[name]; ok {
+	if a.Fixed(name) {
 		return ErrFixed
 	}
 	if _, err := a.Get(ctx, name); err != nil {

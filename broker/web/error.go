@@ -32,7 +32,10 @@ type Error struct {
 	// Rule is the name of the rule that refused, Reason what its operator says to
 	// who is refused, Ask whom they may ask.
 	Rule, Reason, Ask string
-	Err               error
+	// Expected says that it is no news to anybody, such as an answer to who polls:
+	// it is logged at debug alone.
+	Expected bool
+	Err      error
 	// Header is added to the answer.
 	Header http.Header
 	// JSON is the body for machines; where it is set, everybody gets it.
@@ -98,6 +101,8 @@ func (e *Edge) RenderError(w http.ResponseWriter, r *http.Request, err error) {
 	level := slog.LevelInfo
 	if we.Status >= 500 {
 		level = slog.LevelError
+	} else if we.Expected {
+		level = slog.LevelDebug
 	}
 	e.cfg.Log.LogAttrs(r.Context(), level, "request failed", slog.String("ref", q.Ref()),
 		slog.Int("status", we.Status), slog.String("code", we.Code), slog.String("handler", q.Handler), slog.String("route", q.Route), slog.String("path", quote(r.URL.Path)), slog.String("err", quote(we.Error())))

@@ -12,12 +12,34 @@ import (
 // answer is on its way, and the connection ends after it.
 const lingering = 5 * time.Second
 
-// framed prepares to answer a request of HTTP/1 that has a body. An answer that
-// begins before the body has been read to its end is the connection's last one:
-// net/http would go on with the bytes that follow a broken body, or one that was
-// waited for too long, as if they were another request (docs/security.md GW-7).
+// lateTrailers is how long the trailers are waited for of a request of HTTP/2 that
+// is answered before its end, and lateBody how much of its body comes before them.
+const (
+	lateTrailers = 2 * time.Second
+	lateBody     = 256 << 10
+)
+
+// framed prepares to answer a request that has a body.
+//
+// Of HTTP/2, net/http ends the stream as soon as it is answered, and takes trailers
+// that were on their way for a fault of the whole connection, which may be a
+// proxy's with the requests of many people (golang.org/issue/58286). Who has
+// announced some and is refused before the body was looked at is heard to the end.
+//
+// Of HTTP/1, an answer that begins before the body has been read to its end is the
+// connection's last one: net/http would go on with the bytes that follow a broken
+// body, or one that was waited for too long, as if they were another request
+// (docs/security.md GW-7).
+//
 // done is to be called after the handler.
 func framed(w http.ResponseWriter, r *http.Request) (_ http.ResponseWriter, done func()) {
+	if r.ProtoMajor == 2 && len(r.Trailer) > 0 {
+		body := r.Body
+		return w, func() {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lateTrailers))
+			_, _ = io.CopyN(io.Discard, body, lateBody)
+		}
+	}
 	if r.ProtoMajor != 1 || r.ContentLength == 0 || r.Body == nil {
 		return w, func() {}
 	}

@@ -17,8 +17,12 @@ type LimiterConfig struct {
 // memory is bounded: when it is full, what is nearest to its end goes first.
 type Limiter struct {
 	cfg LimiterConfig
-	mu  sync.Mutex
-	m   map[string]count
+	*counters
+}
+
+type counters struct {
+	mu sync.Mutex
+	m  map[string]count
 }
 
 type count struct {
@@ -34,7 +38,15 @@ func NewLimiter(cfg LimiterConfig) *Limiter {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Limiter{cfg: cfg, m: map[string]count{}}
+	return &Limiter{cfg, &counters{m: map[string]count{}}}
+}
+
+// With returns a Limiter of another bound on the same counters. A window that has
+// begun ends when it would have.
+func (l *Limiter) With(most int, window time.Duration) *Limiter {
+	cfg := l.cfg
+	cfg.Max, cfg.Window = most, window
+	return &Limiter{cfg, l.counters}
 }
 
 // Check reports whether the key is under its limit, and when it will be again.
@@ -57,6 +69,13 @@ func (l *Limiter) Count(key string) int {
 		return c.n
 	}
 	return 0
+}
+
+// Remaining returns how long the key's present window lasts; 0 without one.
+func (l *Limiter) Remaining(key string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, l.m[key].until.Sub(l.cfg.Now()))
 }
 
 // Add counts one and returns how many there are.

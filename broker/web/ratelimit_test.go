@@ -61,3 +61,27 @@ func TestClientNetwork(t *testing.T) {
 		t.Errorf("no address: %s", got)
 	}
 }
+
+// Other bounds count on where the ones before are.
+func TestLimiterWith(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	was := NewLimiter(LimiterConfig{Max: 3, Window: time.Minute, Now: func() time.Time { return now }})
+	for range 3 {
+		was.Add("a")
+	}
+	is := was.With(4, time.Hour)
+	if ok, _ := is.Allow("a"); !ok {
+		t.Error("the fourth of four")
+	}
+	if ok, retry := is.Check("a"); ok || retry != time.Minute {
+		t.Errorf("the fifth: %v, again in %v", ok, retry)
+	}
+	if ok, _ := was.Check("a"); ok {
+		t.Error("whoever still has the one before does not see what was counted")
+	}
+	now = now.Add(time.Minute)
+	is.Add("a")
+	if ok, retry := is.With(1, time.Hour).Check("a"); ok || retry != time.Hour {
+		t.Errorf("a window of the new length: %v, again in %v", ok, retry)
+	}
+}

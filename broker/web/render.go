@@ -44,11 +44,6 @@ func (e *Edge) Page(w http.ResponseWriter, r *http.Request, status int, name str
 	return e.page(w, r, status, name, data, pageCSP)
 }
 
-// PageFramed is Page for a page that these origins may frame.
-func (e *Edge) PageFramed(w http.ResponseWriter, r *http.Request, status int, name string, data any, ancestors []string) error {
-	return e.page(w, r, status, name, data, strings.Replace(pageCSP, "frame-ancestors 'none'", "frame-ancestors "+strings.Join(ancestors, " "), 1))
-}
-
 func (e *Edge) page(w http.ResponseWriter, r *http.Request, status int, name string, data any, csp string) error {
 	t := e.pages[name]
 	if t == nil {
@@ -70,6 +65,10 @@ func (e *Edge) page(w http.ResponseWriter, r *http.Request, status int, name str
 		v.Base = e.cfg.Issuer.Scheme + "://" + e.cfg.Issuer.Host
 		csp = strings.NewReplacer("script-src 'self'", "script-src "+v.Base, "style-src 'self'", "style-src "+v.Base, "img-src 'self'", "img-src "+v.Base).Replace(csp)
 	}
+	if len(q.Ancestors) > 0 {
+		v.Framed = true
+		csp = strings.Replace(csp, "frame-ancestors 'none'", "frame-ancestors "+strings.Join(q.Ancestors, " "), 1)
+	}
 	if s, ok := data.(Signed); ok {
 		v.User = s.SignedInAs()
 	}
@@ -87,7 +86,7 @@ func (e *Edge) page(w http.ResponseWriter, r *http.Request, status int, name str
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", csp)
 	h.Set("Permissions-Policy", permissions)
-	if strings.HasPrefix(r.URL.Path, "/account") || strings.HasPrefix(r.URL.Path, "/admin") {
+	if strings.HasPrefix(r.URL.Path, "/account") || strings.HasPrefix(r.URL.Path, "/admin") || r.URL.Path == "/device" {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin") // not on pages that clients open as pop-ups (ISS-17)
 	}
 	w.WriteHeader(status)

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/remotegpu/gatehouse/broker/tracing"
@@ -39,10 +40,58 @@ type Request struct {
 	User, Session           string
 	Switched                bool
 
+	// Ancestors are the origins that may frame a page of ours, where the gateway
+	// found that a frame asks and its route allows it: "'self'" or origins. Such a
+	// page links only into new tabs, since the broker is never framed.
+	Ancestors []string
+
 	// Span is the request's in its trace; the zero Span where nothing is traced.
 	Span tracing.Span
 
 	chosen bool // the reader chose Locale
+
+	ending ending
+}
+
+// ending is what happens when a request is over.
+type ending struct {
+	mu             sync.Mutex
+	detached, over bool
+	then           []func()
+}
+
+// Over calls f when the request is over. That is now, for who asks as its handler
+// returns, unless what it began goes on without one.
+func (q *Request) Over(f func()) {
+	e := &q.ending
+	e.mu.Lock()
+	if e.detached && !e.over {
+		e.then = append(e.then, f)
+		e.mu.Unlock()
+		return
+	}
+	e.mu.Unlock()
+	f()
+}
+
+// Detach says that what the request began goes on when its handler has returned,
+// as a WebSocket does whose connection was taken over. Whoever detaches it calls
+// over at its end.
+func (q *Request) Detach() (over func()) {
+	e := &q.ending
+	e.mu.Lock()
+	e.detached = true
+	e.mu.Unlock()
+	return func() {
+		e.mu.Lock()
+		e.over = true
+		then := e.then
+		e.then = nil
+		e.mu.Unlock()
+		for _, f := range then {
+			f()
+		}
+	}
 }
 
 // refLetters leave out what is mistaken for something else when read aloud.
@@ -115,28 +164,38 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 		if e.cfg.Tracer != nil && !forMonitors(r.URL.Path) {
 			ctx, q.Span = e.cfg.Tracer.Begin(ctx, r.Header, e.Trusted(r), "request")
 			q.Span.Set("gatehouse.request_id", q.ID)
-			defer q.Span.End()
+			defer func() { q.Over(q.Span.End) }()
 		}
 		r = r.WithContext(ctx)
 		w.Header().Set(RequestIDHeader, q.ID)
 		if e.access != nil {
 			c := &counter{ResponseWriter: w}
 			w = c
-			defer func() { e.access.write(r, q, c, time.Since(start)) }()
+			defer func() {
+				if q.Switched {
+					c.ResponseWriter = nil // the connection is another's, and its buffers are not kept for it
+				}
+				q.Over(func() { e.access.write(r, q, c, time.Since(start)) })
+			}()
 		}
 		w, done := framed(w, r)
-		defer done()
+		defer func() { done() }()
 		defer func() {
 			v := recover()
 			if v == nil {
 				return
 			}
 			if v == http.ErrAbortHandler {
+				done = func() {} // it is to end at once
 				panic(v)
 			}
 			e.cfg.Log.ErrorContext(r.Context(), "panic", "handler", q.Handler, "route", q.Route, "value", quote(fmt.Sprint(v)), "stack", string(debug.Stack()))
 			e.RenderError(w, r, Fail(http.StatusInternalServerError, "internal", "error.internal", fmt.Errorf("panic: %v", v)))
 		}()
+		if !e.fits(w, r) {
+			e.RenderError(w, r, Fail(http.StatusRequestHeaderFieldsTooLarge, "request.header", "error.bad_request", nil))
+			return
+		}
 		if !KnownMethod(r.Method) { // CONNECT and TRACE among them (GW-7)
 			e.RenderError(w, r, Fail(http.StatusMethodNotAllowed, "request.method", "error.method", nil))
 			return
@@ -145,16 +204,27 @@ func (e *Edge) Middleware(next http.Handler) http.Handler {
 			e.RenderError(w, r, Fail(http.StatusBadRequest, "request.host", "error.bad_request", nil))
 			return
 		}
+		if r.ProtoMajor == 2 && !oneLength(r.Header["Content-Length"]) {
+			e.RenderError(w, r, Fail(http.StatusBadRequest, "request.length", "error.bad_request", nil))
+			return
+		}
 		if r.URL.IsAbs() || r.URL.Host != "" { // absolute-form target (GW-6)
 			e.RenderError(w, r, Fail(http.StatusBadRequest, "request.target", "error.bad_request", nil))
 			return
 		}
-		if exp := r.Header.Get("Expect"); exp != "" && !strings.EqualFold(exp, "100-continue") {
+		if slices.ContainsFunc(r.Header["Expect"], func(s string) bool { return s != "" && !strings.EqualFold(s, "100-continue") }) {
 			e.RenderError(w, r, Fail(http.StatusExpectationFailed, "request.expect", "error.bad_request", nil))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// oneLength reports whether a request of HTTP/2 says its length once, in digits, or
+// not at all. net/http takes anything else for a body of nothing or believes the
+// first (RFC 9113 section 8.1.1).
+func oneLength(values []string) bool {
+	return len(values) == 0 || len(values) == 1 && values[0] != "" && strings.Trim(values[0], "0123456789") == ""
 }
 
 // forMonitors are paths that are asked all the time and tell nothing of us.

@@ -20,6 +20,7 @@ type View struct {
 	Self   string // of this page, to ask for it again; "" for the answer to a form
 	Name   string // of the template
 	User   string // name of the person signed in; "" for nobody
+	Framed bool   // it is shown in another page, where no page of the broker's may be
 	Notice string // message id of what the last form did; shown once
 	Data   any
 }

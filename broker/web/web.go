@@ -41,6 +41,9 @@ type Config struct {
 	Now               func() time.Time
 	// Access are the fields of the access log (AccessFields); none: no such log.
 	Access []string
+	// Sheds begins the names of cookies that a request may have too many of; the
+	// oldest are then taken from the browser. "" for none.
+	Sheds string
 	// Observe is told of every answer; may be nil.
 	Observe func(handler string, code int, took time.Duration)
 	// Tracer begins the span of every request; nil where nothing is traced.

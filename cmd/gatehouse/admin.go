@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,16 +21,18 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/remotegpu/gatehouse/broker"
+	"github.com/remotegpu/gatehouse/cmd/gatehouse/internal/userclient"
 	"github.com/remotegpu/gatehouse/config"
 )
 
 // admin are the flags of commands that talk to the operator's API.
 type admin struct {
+	account
 	AdminURL string `help:"Address of the private listener; default: admin_listen of the configuration." env:"GATEHOUSE_ADMIN_URL" placeholder:"URL"`
 	JSON     bool   `help:"Print JSON."`
 }
 
-// call speaks to the running server with data/admin.token (or GATEHOUSE_TOKEN).
+// call speaks to the running server; see target.
 func (a admin) call(e env, method, path string, body, into any) error {
 	var rd io.Reader
 	if body != nil {
@@ -61,19 +64,9 @@ const maxAnswer = 8 << 20
 
 // send makes a request and returns the body of an answer that does not refuse.
 func (a admin) send(ctx context.Context, e env, method, path string, body io.Reader) (io.ReadCloser, error) {
-	base, tok := a.AdminURL, os.Getenv("GATEHOUSE_TOKEN")
-	if base == "" || tok == "" {
-		addr, data := e.private()
-		if base == "" {
-			base = "http://" + reachable(addr)
-		}
-		if tok == "" {
-			raw, err := os.ReadFile(filepath.Join(data, "admin.token"))
-			if err != nil {
-				return nil, fmt.Errorf("the operator's token: %w (run where the server runs, or set GATEHOUSE_TOKEN)", err)
-			}
-			tok = strings.TrimSpace(string(raw))
-		}
+	base, tok, client, err := a.target(ctx, e)
+	if err != nil {
+		return nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(base, "/")+"/api/v1"+path, body)
 	if err != nil {
@@ -83,7 +76,7 @@ func (a admin) send(ctx context.Context, e env, method, path string, body io.Rea
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := (&http.Client{}).Do(req) // ctx bounds it
+	resp, err := client.Do(req) // ctx bounds it
 	if err != nil {
 		return nil, fmt.Errorf("the server does not answer: %w", err)
 	}
@@ -101,6 +94,55 @@ func (a admin) send(ctx context.Context, e env, method, path string, body io.Rea
 		out.text = fmt.Sprintf("%s (%s, reference %s)", printable(fail.Message), printable(fail.Code), printable(fail.Ref))
 	}
 	return nil, out
+}
+
+// target finds out which server is meant and what opens it, the first of:
+// GATEHOUSE_TOKEN (an access token, an API key or the operator's), for the issuer
+// if one is named, else for the private listener; the sign-in that --profile or
+// --issuer names; data/admin.token of the configuration, for the private
+// listener; the only sign-in that there is. A named server is never answered
+// with another one's.
+func (a admin) target(ctx context.Context, e env) (base, tok string, client *http.Client, err error) {
+	given := os.Getenv("GATEHOUSE_TOKEN")
+	if a.AdminURL == "" && (a.Profile != "" || a.Issuer != "") {
+		return a.signedIn(ctx)
+	}
+	base = a.AdminURL
+	addr, data := "", ""
+	if base == "" || given == "" {
+		addr, data = e.private()
+	}
+	if base == "" {
+		base = "http://" + reachable(addr)
+	}
+	if given != "" {
+		return base, given, &http.Client{}, nil
+	}
+	raw, err := os.ReadFile(filepath.Join(data, "admin.token"))
+	if err == nil {
+		return base, strings.TrimSpace(string(raw)), &http.Client{}, nil
+	}
+	if a.AdminURL == "" {
+		base, tok, client, serr := a.signedIn(ctx)
+		if serr == nil || !errors.Is(serr, userclient.ErrSignedOut) && !errors.Is(serr, userclient.ErrNoFolder) {
+			return base, tok, client, serr
+		}
+	}
+	return "", "", nil, fmt.Errorf("the operator's token: %w (run where the server runs, set GATEHOUSE_TOKEN, or sign in: gatehouse login --browser --scope gatehouse:admin)", err)
+}
+
+// signedIn is the API of the issuer that somebody is signed in at.
+func (a admin) signedIn(ctx context.Context) (base, tok string, client *http.Client, err error) {
+	c, bearer, _, err := a.bearer()
+	if err != nil {
+		return "", "", nil, speak().explain(err)
+	}
+	t, err := bearer(ctx)
+	if err != nil {
+		return "", "", nil, speak().explain(err)
+	}
+	client, err = c.Long()
+	return c.Issuer(), t.Value, client, err
 }
 
 // maxPrinted bounds what is printed of a server's words, in bytes.

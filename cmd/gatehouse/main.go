@@ -37,12 +37,18 @@ type cli struct {
 	Serve        serveCmd        `cmd:"" help:"Run broker and gateway."`
 	Check        checkCmd        `cmd:"" help:"Validate the configuration and probe every system that it names."`
 	Reload       reloadCmd       `cmd:"" help:"Have the running server read its configuration again."`
+	Login        loginCmd        `cmd:"" help:"Sign in: by the browser of this machine, or by a code on one without."`
+	Logout       logoutCmd       `cmd:"" help:"Sign out: at the server and here."`
+	Token        tokenCmd        `cmd:"" help:"Print a fresh access token, or keep a file with one."`
+	Whoami       whoamiCmd       `cmd:"" help:"Say who is signed in, where, and until when."`
+	Storage      storageCmd      `cmd:"" name:"storage-credentials" help:"Print short-lived bucket credentials, for AWS credential_process."`
 	Keys         keysCmd         `cmd:"" help:"Signing keys: list, rotate, revoke."`
 	User         userCmd         `cmd:"" help:"Users: list, show, suspend, resume."`
 	Session      sessionCmd      `cmd:"" help:"Sessions: list, revoke."`
 	Client       clientCmd       `cmd:"" help:"OIDC clients: list."`
 	Console      consoleCmd      `cmd:"" help:"Console leases: put, list, rm."`
 	APIKey       apikeyCmd       `cmd:"" name:"apikey" help:"API keys of service accounts: create, list, revoke."`
+	Trust        trustCmd        `cmd:"" help:"Rules by which CI jobs exchange their tokens: list, show, explain."`
 	Audit        auditCmd        `cmd:"" help:"The audit log: search, export, verify, key."`
 	HashPassword hashPasswordCmd `cmd:"" help:"Read a password and print its hash for local users."`
 	Healthcheck  healthcheckCmd  `cmd:"" help:"Exit 0 when /readyz of the running server is 200."`

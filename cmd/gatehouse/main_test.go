@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"gatehouse": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 		"curl":      func() { os.Exit(curl()) },
+		"sts":       func() { os.Exit(sts()) },
 	})
 }
 
@@ -59,6 +60,7 @@ func TestScripts(t *testing.T) {
 			"ready":    ready,
 			"setenv":   setenv,
 			"signin":   signIn,
+			"visit":    visit,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -15,7 +15,7 @@ import (
 func TestOldKnowledgeWhileTheProviderHangs(t *testing.T) {
 	for path, ask := range map[string]func(ctx context.Context, c *Connector) error{
 		"/jwks": func(ctx context.Context, c *Connector) error {
-			_, err := c.keys.get(ctx, c.cfg.Issuer+"/jwks")
+			_, err := c.keys.Get(ctx, c.cfg.Issuer+"/jwks")
 			return err
 		},
 		"/.well-known/openid-configuration": func(ctx context.Context, c *Connector) error { _, err := c.lazy.get(ctx, c); return err },

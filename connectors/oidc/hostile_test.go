@@ -16,6 +16,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/connectors"
 	"github.com/remotegpu/gatehouse/connectors/connectortest"
+	"github.com/remotegpu/gatehouse/connectors/jwks"
 )
 
 func hs256(t testing.TB, header, claims map[string]any, secret []byte) string {
@@ -130,7 +131,7 @@ func TestHostileProvider(t *testing.T) {
 	must(t, id, err)
 	for name, trick := range hostile(t, op) {
 		t.Run(name, func(t *testing.T) {
-			now.move(refetchEvery) // so that no trick spoils the next one's keys
+			now.move(jwks.RefetchEvery) // so that no trick spoils the next one's keys
 			op.Set(trick.set)
 			id, err := signIn(t, c, op, connectortest.Person("p1"))
 			op.Behave()

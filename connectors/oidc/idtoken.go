@@ -15,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/remotegpu/gatehouse/connectors"
+	"github.com/remotegpu/gatehouse/connectors/jwks"
 )
 
 // issuedWithin bounds the age of an ID token that has just been given: a sign-in
@@ -51,10 +52,10 @@ func (c *Connector) algs() []string {
 // library returns go-oidc's verifier with our keys in it, and where the keys'
 // own trouble is kept. Its clock is a little slow, since it has no leeway for
 // exp and five minutes for nbf.
-func (c *Connector) library(p *provider) (*oidc.IDTokenVerifier, *verifier) {
-	keys := &verifier{keys: &c.keys, address: p.JWKS}
+func (c *Connector) library(p *provider) (*oidc.IDTokenVerifier, *jwks.Verifier) {
+	keys := &jwks.Verifier{Keys: c.keys, Address: p.JWKS}
 	for _, a := range c.algs() {
-		keys.algs = append(keys.algs, jose.SignatureAlgorithm(a))
+		keys.Algs = append(keys.Algs, jose.SignatureAlgorithm(a))
 	}
 	return oidc.NewVerifier(p.Issuer, keys, &oidc.Config{
 		ClientID: c.cfg.ClientID, SupportedSigningAlgs: c.algs(), Now: func() time.Time { return c.now().Add(-skew) },
@@ -74,8 +75,8 @@ func (c *Connector) verify(ctx context.Context, p *provider, raw string, want ex
 	lib, keys := c.library(p)
 	t, err := lib.Verify(ctx, raw)
 	if err != nil {
-		if keys.asked != nil {
-			return idToken{}, keys.asked
+		if keys.Asked != nil {
+			return idToken{}, keys.Asked
 		}
 		return idToken{}, fmt.Errorf("oidc: ID token: %w", err)
 	}

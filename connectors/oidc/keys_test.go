@@ -1,18 +1,14 @@
 package oidc
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
 	"testing"
 
-	"github.com/go-jose/go-jose/v4"
-
 	"github.com/remotegpu/gatehouse/connectors"
 	"github.com/remotegpu/gatehouse/connectors/connectortest"
+	"github.com/remotegpu/gatehouse/connectors/jwks"
 )
 
 // The provider rolls its key twice: sign-in goes on, and what the old key signs
@@ -28,17 +24,17 @@ func TestKeysRoll(t *testing.T) {
 	old := op.PublicJWK()
 	for range 2 {
 		op.NewKey(true)
-		now.move(refetchEvery)
+		now.move(jwks.RefetchEvery)
 		if err := in(); err != nil {
 			t.Fatalf("after a new key: %v", err)
 		}
 	}
 	op.NewKey(false)
-	now.move(refetchEvery)
+	now.move(jwks.RefetchEvery)
 	if err := in(); err != nil {
 		t.Fatal(err)
 	}
-	set, err := c.keys.get(t.Context(), op.URL+"/jwks")
+	set, err := c.keys.Get(t.Context(), op.URL+"/jwks")
 	if err != nil || len(set) != 1 || set[0].KeyID == old.KeyID {
 		t.Errorf("keys %v %v", set, err)
 	}
@@ -52,7 +48,7 @@ func TestKeysAreAskedForWithALimit(t *testing.T) {
 	c := open(t, op, now, nil)
 	id, err := signIn(t, c, op, connectortest.Person("p1"))
 	must(t, id, err)
-	now.move(refetchEvery)
+	now.move(jwks.RefetchEvery)
 	before := op.Calls("/jwks")
 	for _, header := range []map[string]any{{"alg": "ES256", "kid": "nobody's"}, {"alg": "ES256", "kid": op.PublicJWK().KeyID}} {
 		for range 20 {
@@ -64,7 +60,7 @@ func TestKeysAreAskedForWithALimit(t *testing.T) {
 	if n := op.Calls("/jwks") - before; n != 1 {
 		t.Errorf("asked %d times in a minute, want 1", n)
 	}
-	now.move(refetchEvery)
+	now.move(jwks.RefetchEvery)
 	if _, err := c.VerifyLogout(t.Context(), op.Foreign(map[string]any{"alg": "ES256"}, map[string]any{})); err == nil || op.Calls("/jwks")-before != 2 {
 		t.Errorf("a minute later: %d calls, %v", op.Calls("/jwks")-before, err)
 	}
@@ -78,10 +74,10 @@ func TestKeysWhileTheProviderIsAway(t *testing.T) {
 	id, err := signIn(t, c, op, connectortest.Person("p1"))
 	must(t, id, err)
 	op.Set(func() { op.Override["/jwks"] = status(http.StatusInternalServerError, "") })
-	now.move(keysFresh)
+	now.move(jwks.Fresh)
 	id, err = signIn(t, c, op, connectortest.Person("p1"))
 	must(t, id, err)
-	now.move(keysStale)
+	now.move(jwks.Stale)
 	if _, err := signIn(t, c, op, connectortest.Person("p1")); !errors.Is(err, connectors.ErrUnavailable) {
 		t.Errorf("with very old keys: %v", err)
 	}
@@ -103,53 +99,6 @@ func TestTokenWithoutKid(t *testing.T) {
 	op.NewKey(true)
 	if _, err := signIn(t, open(t, op, nil, nil), op, connectortest.Person("p1")); err == nil || !strings.Contains(err.Error(), "names none") {
 		t.Errorf("with two keys: %v", err)
-	}
-}
-
-func TestParseKeys(t *testing.T) {
-	op := connectortest.NewOP(t)
-	good, err := op.PublicJWK().MarshalJSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rsaKey := func(bits int) string {
-		t.Helper()
-		key, err := rsa.GenerateKey(rand.Reader, bits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		js, err := json.Marshal(jose.JSONWebKey{Key: &key.PublicKey, KeyID: "r"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(js)
-	}
-	private, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	priv, err := json.Marshal(jose.JSONWebKey{Key: private, KeyID: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, tc := range map[string]struct {
-		keys string
-		want int // usable ones; 0: an error
-	}{
-		"good": {string(good), 1}, "rsa": {rsaKey(2048), 1}, "short rsa": {rsaKey(1024), 0}, "symmetric": {`{"kty":"oct","k":"AAAA"}`, 0},
-		"symmetric beside good": {`{"kty":"oct","k":"AAAA"},` + string(good), 1}, "private": {string(priv), 0},
-		"encryption": {strings.Replace(string(good), `"use":"sig"`, `"use":"enc"`, 1), 0}, "unknown beside good": {`{"kty":"XX"},7,` + string(good), 1},
-		"empty": {"", 0}, "65": {strings.TrimSuffix(strings.Repeat(string(good)+",", 65), ","), 0},
-	} {
-		got, err := parseKeys([]byte(`{"keys":[` + tc.keys + `]}`))
-		if len(got) != tc.want || (err == nil) != (tc.want > 0) {
-			t.Errorf("%s: %d keys, %v", name, len(got), err)
-		}
-	}
-	for _, raw := range []string{"", "[]", "{}", `{"keys":null}`, `{"keys":{}}`} {
-		if got, err := parseKeys([]byte(raw)); err == nil {
-			t.Errorf("%s: %v", raw, got)
-		}
 	}
 }
 

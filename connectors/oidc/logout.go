@@ -73,8 +73,8 @@ func (c *Connector) VerifyLogout(ctx context.Context, raw string) (connectors.Lo
 	lib, keys := c.library(p)
 	t, err := lib.VerifyLogout(ctx, raw)
 	if err != nil {
-		if keys.asked != nil {
-			return connectors.LogoutNotice{}, keys.asked
+		if keys.Asked != nil {
+			return connectors.LogoutNotice{}, keys.Asked
 		}
 		return connectors.LogoutNotice{}, fmt.Errorf("oidc: logout token: %w", err)
 	}

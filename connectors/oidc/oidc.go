@@ -22,6 +22,7 @@ import (
 
 	"github.com/remotegpu/gatehouse/broker/redact"
 	"github.com/remotegpu/gatehouse/connectors"
+	"github.com/remotegpu/gatehouse/connectors/jwks"
 )
 
 const (
@@ -80,7 +81,7 @@ type Connector struct {
 	mapping map[string]connectors.Mapping
 	key     redact.Box[crypto.Signer] // of private_key_jwt; nil for another method
 	lazy    lazy
-	keys    keys
+	keys    *jwks.Keys
 }
 
 var (
@@ -137,7 +138,9 @@ func New(env connectors.Env, cfg Config, f Flavour) (*Connector, error) {
 		c.key = redact.Hide(key)
 	}
 	c.lazy.init()
-	c.keys.init(c)
+	c.keys = jwks.New(jwks.Config{Name: "oidc", Now: c.now, Log: c.log, Fetch: func(ctx context.Context, address string) ([]byte, error) {
+		return c.fetch(ctx, address, "", jwks.MaxBody)
+	}})
 	return c, nil
 }
 
@@ -149,7 +152,7 @@ func (c *Connector) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.keys.get(ctx, p.JWKS); err != nil || c.flavour.Check == nil {
+	if _, err := c.keys.Get(ctx, p.JWKS); err != nil || c.flavour.Check == nil {
 		return err
 	}
 	return c.flavour.Check(ctx, c.client)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/remotegpu/gatehouse/connectors"
+	"github.com/remotegpu/gatehouse/connectors/jwks"
 )
 
 const (
@@ -65,7 +66,7 @@ func (l *lazy) known(now time.Time) (p, old *provider, err error) {
 		old = l.have
 	}
 	switch {
-	case l.have != nil && age < metadataFresh, old != nil && l.err != nil && failed < refetchEvery:
+	case l.have != nil && age < metadataFresh, old != nil && l.err != nil && failed < jwks.RefetchEvery:
 		return l.have, old, nil
 	case l.err != nil && failed < retryAfter:
 		return nil, old, l.err

@@ -39,7 +39,13 @@ type objectStore struct {
 
 func startObjectStore(t *testing.T, peer string, env ...string) *objectStore {
 	t.Helper()
-	s := &objectStore{vars: startPeer(t, peer, freePort(t), env...)}
+	return objectStoreAt(t, peer, freePort(t), env...)
+}
+
+// objectStoreAt starts a store at a port that somebody was told before.
+func objectStoreAt(t *testing.T, peer string, port int, env ...string) *objectStore {
+	t.Helper()
+	s := &objectStore{vars: startPeer(t, peer, port, env...)}
 	opts := &minio.Options{Creds: credentials.NewStaticV4(s.vars["S3_ACCESS_KEY"], s.vars["S3_SECRET_KEY"], ""), Region: "us-east-1", BucketLookup: minio.BucketLookupPath}
 	if ca := s.vars["S3_CA_FILE"]; ca != "" {
 		text, err := os.ReadFile(ca)

@@ -19,7 +19,11 @@ need /usr/share/samba/setup/provision.ldif samba-ad-provision
 need socat socat
 need openssl openssl
 need curl curl
+need dash dash
 need chromium chromium
+need dbus-run-session dbus-daemon
+need gnome-keyring-daemon gnome-keyring
+need script bsdutils
 need /usr/share/fonts/truetype/wqy/wqy-microhei.ttc fonts-wqy-microhei
 need /usr/share/simplesamlphp/www simplesamlphp php-cli php-xml php-mbstring php-curl php-sqlite3
 need /usr/lib/apache2/modules/mod_auth_openidc.so apache2-bin libapache2-mod-auth-openidc
@@ -79,8 +83,8 @@ for peer in openid-client oidc-provider consoles/wetty; do
     touch "$dir/node_modules/.done-$sum"
   fi
 done
-# JupyterLab and a mail server, from PyPI by pinned versions.
-for peer in consoles/jupyter mail-sink; do
+# JupyterLab, a mail server and, in full, the AWS command line, from PyPI by pinned versions.
+for peer in consoles/jupyter mail-sink $([ "$what" = core ] || echo aws-cli); do
   dir=.peers/$(basename $peer)
   sum=$(sha256sum <test/peers/$peer/requirements.txt | cut -c1-16)
   if [ ! -f "$dir/venv/.done-$sum" ]; then

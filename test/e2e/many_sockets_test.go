@@ -3,9 +3,14 @@
 package e2e
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -95,19 +100,56 @@ func TestManySocketsEndAtOnce(t *testing.T) {
 	check("signing out everywhere", ended(t, all, began, 4401))
 }
 
-// What an idle socket costs, printed for docs/performance.md.
+// What an idle socket costs, printed for docs/performance.md: memory in use by the
+// program's own count after its garbage is collected, and resident.
 func TestMemoryOfIdleSockets(t *testing.T) {
-	g := serve(t, t.TempDir(), []string{"--dev"})
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "config"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config", "debug.yml"), []byte("debug: true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := serve(t, dir, []string{"--dev"})
 	g.lend("idle", chatter(t), "terminal")
 	_, warm := openMany(t, g, "idle", 10)
+	heap, stacks := g.inUse()
 	before := g.memory("VmRSS")
 	_, all := openMany(t, g, "idle", socketsIdle)
-	time.Sleep(2 * time.Second) // the garbage of opening them
-	after := g.memory("VmRSS")
-	t.Logf("%d idle sockets: %d KiB each, from %d to %d MiB", len(all), (after-before)/int64(len(all))>>10, before>>20, after>>20)
+	heap2, stacks2 := g.inUse()
+	after, n := g.memory("VmRSS"), int64(len(all))
+	t.Logf("%d idle sockets: %.1f KiB of heap and %.1f KiB of stacks each; resident %d KiB each, from %d to %d MiB", n,
+		float64(heap2-heap)/float64(n)/1024, float64(stacks2-stacks)/float64(n)/1024, (after-before)/n>>10, before>>20, after>>20)
 	for _, s := range append(warm, all...) {
 		if _, err := s.conn.Write([]byte{0x89, 0x80, 0, 0, 0, 0}); err != nil { // a ping: it still lives
 			t.Fatal(err)
 		}
 	}
+}
+
+// inUse collects the server's garbage and returns the bytes of its heap and stacks
+// that are in use.
+func (g *gatehouse) inUse() (heap, stacks int64) {
+	g.t.Helper()
+	var said string
+	for range 2 { // the second sees what finalizers and pools of the first let go
+		r, err := http.Get(g.Admin + "/debug/pprof/heap?gc=1&debug=1")
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		raw, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || r.StatusCode != http.StatusOK {
+			g.t.Fatalf("pprof: %v %d", err, r.StatusCode)
+		}
+		said = string(raw)
+	}
+	for line := range strings.Lines(said) {
+		_, _ = fmt.Sscanf(line, "# HeapAlloc = %d", &heap)
+		_, _ = fmt.Sscanf(line, "# Stack = %d", &stacks)
+	}
+	if heap == 0 || stacks == 0 {
+		g.t.Fatal("pprof names neither heap nor stacks")
+	}
+	return heap, stacks
 }

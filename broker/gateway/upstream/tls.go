@@ -118,14 +118,10 @@ func (t *TLS) Config(serverName string) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: t.roots, Certificates: t.certs, ServerName: serverName}
 }
 
-// Handshake makes a connection to addr one with TLS. It closes conn if it fails.
-func (t *TLS) Handshake(ctx context.Context, conn net.Conn, addr string, protocols ...string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	c := t.Config(host)
+// Handshake makes a connection one with TLS, to a server that goes by serverName
+// unless the configuration says another. It closes conn if it fails.
+func (t *TLS) Handshake(ctx context.Context, conn net.Conn, serverName string, protocols ...string) (net.Conn, error) {
+	c := t.Config(serverName)
 	c.NextProtos = protocols
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -138,13 +134,21 @@ func (t *TLS) Handshake(ctx context.Context, conn net.Conn, addr string, protoco
 }
 
 // Dialer is DialTLSContext of an http.Transport: each connection uses what the
-// files say then. dial opens the connection below.
-func (t *TLS) Dialer(dial func(ctx context.Context, network, addr string) (net.Conn, error), protocols ...string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+// files say then. dial opens the connection below; serverName is as for Handshake,
+// "" the host that is dialled.
+func (t *TLS) Dialer(dial func(ctx context.Context, network, addr string) (net.Conn, error), serverName string, protocols ...string) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		name := serverName
+		if name == "" {
+			var err error
+			if name, _, err = net.SplitHostPort(addr); err != nil {
+				return nil, err
+			}
+		}
 		c, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		return t.Handshake(ctx, c, addr, protocols...)
+		return t.Handshake(ctx, c, name, protocols...)
 	}
 }

@@ -43,7 +43,7 @@ for (const scheme of ['light', 'dark']) {
     await page.goto(`${issuer}/signin`);
     let stops = await tabs(page);
     const order = stops.map((s) => s.name.replace(/\?attempt=.*/, ''));
-    check(same(order, ['#main', `${'/'}`, '/signin/local', '/signin/github', '/signin/google', '/signin/ldap', 'mailto:help@example.com', 'lang', 'theme']), `${scheme}: order on the sign-in page`, order.join(' > '));
+    check(same(order, ['#main', `${'/'}`, '/signin/local', '/signin/github', '/signin/google', '/signin/ldap', '/device', 'mailto:help@example.com', 'lang', 'theme']), `${scheme}: order on the sign-in page`, order.join(' > '));
     check(stops.every((s) => s.ring && s.inside && !s.hidden), `${scheme}: focus shows`, JSON.stringify(stops.filter((s) => !s.ring || !s.inside || s.hidden)));
     await page.goto(`${issuer}/signin/local`);
     check(await page.evaluate(() => document.activeElement.id) === 'username', `${scheme}: the cursor stands in the first field`);

@@ -28,7 +28,7 @@ const outside = [
 const inside = [
   ['home', '/', 200], ['home-none', '/?q=no-such-thing', 200], ['account', '/account', 200], ['links', '/account/links', 200], ['sessions', '/account/sessions', 200], ['end-others', '/account/sessions/end-others', 200],
   ['apps', '/account/apps', 200], ['keys', '/account/keys', 200], ['security-log', '/account/security-log', 200], ['claims', '/account/claims', 200], ['signout', '/signout', 200], ['signin-again', '/signin?attempt=AAAAAAAAAAAAAAAAAAAAAAAAAA', 200],
-  ['consent', authorize({ prompt: 'consent' }), 200], ['gateway-403-route', on('closed.localhost'), 403], ['gateway-403-console', on('nobody.console.localhost'), 403],
+  ['consent', authorize({ prompt: 'consent' }), 200], ['device', '/device', 200], ['device-filled-in', '/device?user_code=WDJB-MJHT', 200], ['device-gone', '/device?request=AAAA', 404], ['gateway-403-route', on('closed.localhost'), 403], ['gateway-403-console', on('nobody.console.localhost'), 403],
   ['gateway-502', on('down.localhost'), 502],
 ];
 
@@ -55,8 +55,8 @@ async function look(page, name, lang, scheme, width, notes, ours = true) {
   if (ours) {
     if (got.lang !== lang) bad(where, `lang is ${got.lang}`);
     if (!/^.{3,} · RemoteGPU$/.test(got.title)) bad(where, `title ${got.title}`);
-    const id = got.text.match(/\b(?:error|signin|password|consent|home|account|sessions|apps|claims|notice|layout|nav)\.[a-z_.]+\b(?!@)/g)?.filter((s) => !/^(consent\.gone)$/.test(s));
-    if (id) bad(where, `a text is missing: ${id}`);
+    const id = got.text.match(/\b(?:error|signin|password|consent|device|home|account|sessions|apps|claims|notice|layout|nav)\.[a-z_.]+\b(?!@)/g)?.filter((s) => !/^(consent|device)\.gone$/.test(s));
+    if (id?.length) bad(where, `a text is missing: ${id}`);
     if (/\{[a-z]+\}|%!|&lt;|&#/.test(got.text)) bad(where, `a place is not filled in: ${got.text.match(/.{0,20}(\{[a-z]+\}|%!|&lt;|&#).{0,20}/)[0]}`);
     if (lang === 'zh-CN' && !/\p{Script=Han}{2}/u.test(got.title)) bad(where, `an English title: ${got.title}`);
     if (lang === 'en' && /\p{Script=Han}/u.test(got.text.replace('中文', ''))) bad(where, 'Chinese on an English page');
@@ -79,6 +79,23 @@ async function submit(page, selector) {
   const loaded = page.waitForEvent('load');
   await page.locator(selector).first().click();
   await loaded;
+}
+
+// A device asks; its user types the code in small letters, and answers.
+async function device(page, context, answer, see, where) {
+  const asked = await (await context.request.post(`${issuer}/oauth2/device_authorization`, { headers: { 'user-agent': 'gatehouse/1.4.0 (Linux; arm64)' }, form: { client_id: 'demo-app', client_secret: 'demo-secret',
+    scope: 'openid profile email groups offline_access deployments:write', device_name: 'gpu-a100-07-with-a-name-that-is-longer-than-a-telephone-is-wide' } })).json();
+  await page.goto(`${issuer}/device`);
+  await page.fill('#user_code', asked.user_code.toLowerCase().replace('-', ' '));
+  await submit(page, 'main form button');
+  const [allow, deny] = [await page.locator('button[value=allow]').boundingBox(), await page.locator('button[value=deny]').boundingBox()];
+  if (Math.abs(allow.width - deny.width) > 1 || Math.abs(allow.height - deny.height) > 1) bad(where, 'the answers are not of one size');
+  if (!(await page.locator('#code').innerText()).includes(asked.user_code)) bad(where, 'the question does not show the code');
+  await see('device-question');
+  await submit(page, `button[value=${answer}]`);
+  await see(`device-${answer}`);
+  const told = await (await context.request.post(`${issuer}/oauth2/token`, { form: { client_id: 'demo-app', client_secret: 'demo-secret', grant_type: 'urn:ietf:params:oauth:grant-type:device_code', device_code: asked.device_code } })).json();
+  if (answer === 'allow' ? !told.access_token : told.error !== 'access_denied') bad(where, `the device is told ${JSON.stringify(told)}`);
 }
 
 const formButton = 'form:has(#password) button:not([type=button])';
@@ -154,6 +171,13 @@ async function run(lang, scheme, width) {
     if (kept.status() !== 200) bad(`error-again ${lang}`, `status ${kept.status()}`);
     policy(`error-again ${lang}`, kept);
     await see('error-again');
+    await page.goto(`${issuer}/device`);
+    await page.fill('#user_code', 'WDJB-MJH'); // no guess: it cannot be one
+    await submit(page, 'main form button');
+    await see('device-wrong');
+    await device(page, context, 'allow', see, `device ${lang} ${width}`);
+    await device(page, context, 'deny', see, `device ${lang} ${width}`);
+    await visit([['sessions-device', '/account/sessions', 200]]);
     await page.goto(on('demo.console.localhost'));
     await page.locator('#state:text("connected")').waitFor();
     await see('demo-console', false);

@@ -1,10 +1,10 @@
 //go:build !unix
 
-package gateway
+package relay
 
 import "net"
 
 // readReady is for systems that can wait on a descriptor.
-func readReady(net.Conn, *relayBuffers) (*[relayBuffer]byte, int, error, bool) {
+func readReady(net.Conn, *Buffers) (*[BufferSize]byte, int, error, bool) {
 	return nil, 0, nil, false
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package gateway
+package relay
 
 import (
 	"io"
@@ -11,7 +11,7 @@ import (
 // readReady waits until a connection has something to read and only then takes a
 // buffer: an idle socket holds none. handled is false for connections that have
 // no descriptor of their own to wait on (TLS).
-func readReady(c net.Conn, buffers *relayBuffers) (buf *[relayBuffer]byte, n int, err error, handled bool) {
+func readReady(c net.Conn, buffers *Buffers) (buf *[BufferSize]byte, n int, err error, handled bool) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return nil, 0, nil, false

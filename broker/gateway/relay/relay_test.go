@@ -1,7 +1,6 @@
-package gateway
+package relay
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"io"
@@ -78,7 +77,7 @@ func FuzzFrames(f *testing.F) {
 
 // relayed is a relay between two pipes.
 type relayed struct {
-	relay        *relay
+	relay        *Relay
 	client, up   net.Conn // the outer ends
 	over         chan struct{}
 	finished     chan struct{}
@@ -88,9 +87,9 @@ type relayed struct {
 func startRelay(t *testing.T) *relayed {
 	c1, c2 := net.Pipe()
 	u1, u2 := net.Pipe()
-	x := &relayed{relay: &relay{stop: make(chan int, 1), buffers: &relayBuffers{}}, client: c1, up: u1, over: make(chan struct{}), finished: make(chan struct{}), began: time.Now()}
+	x := &relayed{relay: New(Config{Buffers: &Buffers{}}), client: c1, up: u1, over: make(chan struct{}), finished: make(chan struct{}), began: time.Now()}
 	go func() {
-		x.relay.run(t.Context(), x.over, c2, bufio.NewReader(c2), u2, bufio.NewReader(u2))
+		x.relay.Run(t.Context(), x.over, c2, nil, u2, nil)
 		x.ended = time.Now()
 		close(x.finished)
 	}()
@@ -108,12 +107,12 @@ func TestCloseFrameWaitsForTheBoundary(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() { _, _ = io.Copy(io.Discard, x.up) }()
-		x.relay.end(closeForbidden)
-		x.relay.end(closeSession) // the first one counts
+		x.relay.End(Forbidden)
+		x.relay.End(SessionEnded) // the first one counts
 		time.Sleep(100 * time.Millisecond)
 		go func() { _, _ = x.up.Write(whole[500:]) }()
 		rest, _ := io.ReadAll(x.client)
-		want := append(slices.Clone(whole[500:]), closeFrame(closeForbidden, false)...)
+		want := append(slices.Clone(whole[500:]), closeFrame(Forbidden, false)...)
 		if !bytes.Equal(rest, want) {
 			t.Fatalf("the client got %d bytes that end in %x", len(rest), rest[max(0, len(rest)-8):])
 		}
@@ -149,10 +148,10 @@ func TestStalledClientIsCutInTime(t *testing.T) {
 	if _, err := x.client.Read(make([]byte, 1)); err != nil { // the rest nobody reads
 		t.Fatal(err)
 	}
-	x.relay.end(closeSession)
+	x.relay.End(SessionEnded)
 	select {
 	case <-x.finished:
-	case <-time.After(writeLimit / 4):
+	case <-time.After(WriteLimit / 4):
 		t.Fatal("the end waits for the client")
 	}
 }
@@ -166,33 +165,13 @@ func TestNothingFollowsACloseFrame(t *testing.T) {
 		if _, err := io.ReadFull(x.client, make([]byte, len(sent))); err != nil {
 			t.Fatal(err)
 		}
-		x.relay.end(closeSession)
+		x.relay.End(SessionEnded)
 		rest, _ := io.ReadAll(x.client)
 		<-x.finished
 		if len(rest) != 0 {
 			t.Fatalf("%x follows the upstream's close frame", rest)
 		}
 	})
-}
-
-func TestShutdownLetsNoSocketBegin(t *testing.T) {
-	var r relays
-	if ok := r.enter(); !ok || !r.enter() {
-		t.Fatal("refused while open")
-	}
-	done := r.close()
-	if r.enter() {
-		t.Fatal("let in while closing")
-	}
-	r.leave()
-	select {
-	case <-done:
-		t.Fatal("done with one open")
-	default:
-	}
-	r.leave()
-	<-done
-	<-r.close()
 }
 
 // An idle connection holds no buffer; what comes, a deadline and the end are
@@ -213,8 +192,8 @@ func TestReadReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	bs := &relayBuffers{}
-	if _, _, _, handled := readReady(&hearingConn{Conn: in}, bs); handled {
+	bs := &Buffers{}
+	if _, _, _, handled := readReady(struct{ net.Conn }{in}, bs); handled {
 		t.Error("a wrapped connection is read past its wrapper")
 	}
 	_ = in.SetReadDeadline(time.Now().Add(time.Millisecond))
