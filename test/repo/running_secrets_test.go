@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -157,7 +158,9 @@ func TestRunningStructsShowNoSecrets(t *testing.T) {
 				asNumbers(k.Seed())
 			}
 		case ecdsa.PrivateKey:
-			secrets[k.D.String()] = true //nolint:staticcheck // as fmt would print it
+			if raw, err := k.Bytes(); err == nil {
+				secrets[new(big.Int).SetBytes(raw).String()] = true // as fmt would print it
+			}
 		case rsa.PrivateKey:
 			secrets[k.D.String()] = true
 		}

@@ -18,6 +18,7 @@ import (
 
 func TestArchive(t *testing.T) {
 	r := newRig(t)
+	day := r.clock.Now().UTC().Format("2006/01/02") // of the first block, whatever day it is when it is written
 	r.happen(3)
 	r.archive()
 	if n := len(r.bucket.objects); n != 0 {
@@ -27,7 +28,6 @@ func TestArchive(t *testing.T) {
 	r.happen(2500) // more than a block holds
 	r.archive()
 	r.archive() // nothing is due
-	day := r.clock.Now().UTC().Format("2006/01/02")
 	name := "audit/" + day + "/blocks-000000000001-000000000003.jsonl.gz"
 	if got := r.bucket.names(); !slices.Equal(got, []string{name, name + ".manifest.json"}) {
 		t.Fatal(got)
