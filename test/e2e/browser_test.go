@@ -71,6 +71,11 @@ local:
       email: demo.with.a.long.address.that.does.not.break@a.long.subdomain.of.the.department.example.com
       password_hash: $argon2id$v=19$m=19456,t=2,p=1$mrRp2ryD1oG1tkOpAvBCcw$SZDW+Y2c1en3d0yfC2GKx8l70aDkabRHTSUlBCfJrHQ
       groups: [gpu-users, a-group-with-a-name-that-is-longer-than-a-telephone-is-wide-and-has-no-spaces-either]
+    - username: demo-2
+      name: "<script>alert(1)</script>\u202e Anna-Maria Wolfeschlegelsteinhausenbergerdorffwelchevoralternwarengewissenhaft"
+      email: demo2.with.a.long.address.that.does.not.break@a.long.subdomain.of.the.department.example.com
+      password_hash: $argon2id$v=19$m=19456,t=2,p=1$mrRp2ryD1oG1tkOpAvBCcw$SZDW+Y2c1en3d0yfC2GKx8l70aDkabRHTSUlBCfJrHQ
+      groups: [gpu-users, a-group-with-a-name-that-is-longer-than-a-telephone-is-wide-and-has-no-spaces-either]
 rate_limits: {account_failures: 2, address_failures: 10000, attempts: 100000, stored_attempts: 1}
 routes:
   - {name: demo-api, host: api.localhost, upstream: "http://demo-upstream.invalid", audience: demo-api}
