@@ -115,6 +115,16 @@ func (is *Issuer) called(r *http.Request, s session.Session) (string, error) {
 	return cmp.Or(u.Email, u.Name, u.Username), err
 }
 
+// ownScopes are the texts for the scopes of our own API.
+var ownScopes = map[string]string{
+	"gatehouse:account":  "consent.scope.gatehouse",
+	"gatehouse:consoles": "consent.scope.consoles",
+	"gatehouse:storage":  "consent.scope.storage",
+	"gatehouse:support":  "consent.scope.support",
+	"gatehouse:audit":    "consent.scope.audit",
+	"gatehouse:admin":    "consent.scope.admin",
+}
+
 // inWords says what scopes mean to the reader of a page, and whether
 // offline_access is among them.
 func (is *Issuer) inWords(r *http.Request, audience string, scopes []string) (words []consentScope, offline bool) {
@@ -128,7 +138,7 @@ func (is *Issuer) inWords(r *http.Request, audience string, scopes []string) (wo
 		case sc == "openid", sc == "profile", sc == "email", sc == "groups":
 			cs.ID = "consent.scope." + sc
 		case strings.HasPrefix(sc, "gatehouse:"):
-			cs.ID = "consent.scope.gatehouse"
+			cs.ID = cmp.Or(ownScopes[sc], "consent.scope.gatehouse")
 		default:
 			in := res.Scopes[sc]
 			if cs.Text = in[web.RequestOf(r).Locale]; cs.Text == "" {
