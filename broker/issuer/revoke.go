@@ -17,14 +17,7 @@ func (is *Issuer) Revoke(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (is *Issuer) revoke(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodPost {
-		return methodNotAllowed("POST")
-	}
-	form, err := is.form(w, r)
-	if err != nil {
-		return err
-	}
-	client, err := is.authenticate(r, form)
+	client, form, err := is.posted(w, r)
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,19 @@ func (is *Issuer) token(w http.ResponseWriter, r *http.Request, grantType *strin
 	return writeJSON(w, resp)
 }
 
+// posted reads a form that a client posts, and finds out which client it is.
+func (is *Issuer) posted(w http.ResponseWriter, r *http.Request) (*grant.Client, url.Values, error) {
+	if r.Method != http.MethodPost {
+		return nil, nil, methodNotAllowed("POST")
+	}
+	form, err := is.form(w, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := is.authenticate(r, form)
+	return client, form, err
+}
+
 // form reads a form body; resource and a token exchange's audience may be there
 // more than once (RFC 8707 section 2, RFC 8693 section 2.1), so that two are
 // answered with the error of those RFCs.

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -91,7 +89,7 @@ func (a admin) send(ctx context.Context, e env, method, path string, body io.Rea
 	var fail struct{ Message, Code, Ref string }
 	out := &answerError{status: resp.StatusCode, body: raw, text: "the server answered " + resp.Status}
 	if json.Unmarshal(raw, &fail) == nil && fail.Message != "" {
-		out.text = fmt.Sprintf("%s (%s, reference %s)", printable(fail.Message), printable(fail.Code), printable(fail.Ref))
+		out.text = fmt.Sprintf("%s (%s, reference %s)", userclient.Printable(fail.Message, maxPrinted), userclient.Printable(fail.Code, maxPrinted), userclient.Printable(fail.Ref, maxPrinted))
 		if fail.Code == "policy.stepup" && os.Getenv("GATEHOUSE_TOKEN") == "" {
 			out.text += "; run: gatehouse login --browser --fresh"
 		}
@@ -148,19 +146,9 @@ func (a admin) signedIn(ctx context.Context) (base, tok string, client *http.Cli
 	return c.Issuer(), t.Value, client, err
 }
 
-// maxPrinted bounds what is printed of a server's words, in bytes.
+// maxPrinted bounds what is printed of a server's words, in characters
+// (docs/security.md G8).
 const maxPrinted = 1000
-
-// printable makes a server's words fit for a terminal (docs/security.md G8).
-func printable(s string) string {
-	s = strings.Map(func(c rune) rune {
-		if !unicode.IsGraphic(c) || c == '\u2028' || c == '\u2029' {
-			return utf8.RuneError
-		}
-		return c
-	}, s[:min(len(s), maxPrinted)])
-	return strings.ToValidUTF8(s, "\uFFFD")
-}
 
 // answerError is an answer of the API that refuses.
 type answerError struct {
