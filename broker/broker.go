@@ -268,9 +268,11 @@ func (b *Broker) seedDemo(ctx context.Context) error {
 	if upstream == "" {
 		return nil
 	}
-	_, err := b.consoles.Put(ctx, console.Lease{ID: "demo", Node: "demo-node", Upstream: upstream, Kind: "terminal", Owner: "demo-owner",
-		Groups: []string{"gpu-users", "platform-admins"}, Expires: b.now().Add(365 * 24 * time.Hour)})
-	return err
+	return store.Patiently(ctx, func() error {
+		_, err := b.consoles.Put(ctx, console.Lease{ID: "demo", Node: "demo-node", Upstream: upstream, Kind: "terminal", Owner: "demo-owner",
+			Groups: []string{"gpu-users", "platform-admins"}, Expires: b.now().Add(365 * 24 * time.Hour)})
+		return err
+	})
 }
 
 func demoServer() *http.Server {

@@ -191,6 +191,10 @@ func (k *Keyring) ensure(ctx context.Context, alg Alg) error {
 	if err == nil || !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	return store.Patiently(ctx, func() error { return k.create(ctx, alg) })
+}
+
+func (k *Keyring) create(ctx context.Context, alg Alg) error {
 	rec, err := generate(alg, k.cfg.Now(), k.cfg.Now())
 	if err != nil {
 		return err

@@ -6,7 +6,7 @@ package e2e
 const (
 	largeBody     = 2 << 30 // bytes
 	socketsClosed = 5000    // live WebSockets that end at once
-	socketsIdle   = 8000    // whose memory is measured
+	socketsIdle   = 9800    // whose memory is measured
 )
 
 // objectStores are those that the archive is tried with: the second one takes ten
