@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -196,34 +195,7 @@ func TestDeviceCodeAtOnce(t *testing.T) {
 	b := h.person("demo", "203.0.113.9")
 	r := h.asks("tv", "")
 	b.says(b.typed(r["user_code"]), "allow")
-	var mu sync.Mutex
-	var good []map[string]any
-	var wg sync.WaitGroup
-	for range 64 {
-		wg.Go(func() {
-			a := h.polls("tv", "", r["device_code"])
-			mu.Lock()
-			defer mu.Unlock()
-			if a.StatusCode == 200 {
-				good = append(good, a.json(t))
-			} else if a.StatusCode != 400 {
-				t.Errorf("%d %s", a.StatusCode, a.Body)
-			}
-		})
-	}
-	wg.Wait()
-	if len(good) > 1 {
-		t.Fatalf("%d of 64 redeemed the code", len(good))
-	}
-	for _, tok := range good {
-		if u := h.bearer("/oauth2/userinfo", tok["access_token"]); u.StatusCode != 401 {
-			t.Errorf("userinfo: %d", u.StatusCode)
-		}
-		oauthError(t, h.refreshAs("tv", "", tok["refresh_token"]), 400, "invalid_grant")
-	}
-	if got := b.sessions(); len(got) != 1 {
-		t.Errorf("sessions: %v", got)
-	}
+	b.redeemsAtOnce(t, "tv", "", func() answer { return h.polls("tv", "", r["device_code"]) })
 }
 
 // What the endpoint refuses, and how.

@@ -213,7 +213,11 @@ func loopback(host string) bool {
 
 // foreignAudiences are those for which tokens are made out to others: a job hands
 // them to whoever asks for them (docs/security.md CI-2).
-var foreignAudiences = []string{"sts.amazonaws.com", "sts.amazonaws.com.cn", "sigstore", "api://AzureADTokenExchange", "npm:registry.npmjs.org", "pypi", "testpypi"}
+var foreignAudiences = []string{"sts.amazonaws.com", "sts.amazonaws.com.cn", "sigstore", "api://AzureADTokenExchange", "pypi", "testpypi"}
+
+func foreignAudience(aud string) bool {
+	return slices.Contains(foreignAudiences, aud) || strings.HasPrefix(aud, "npm:") // and the name of a package registry
+}
 
 func (r Rule) audienceProblems(ps *complaints, p provider) {
 	u, err := url.Parse(r.Audience)
@@ -221,7 +225,7 @@ func (r Rule) audienceProblems(ps *complaints, p provider) {
 	case r.Audience == "":
 	case strings.ContainsFunc(r.Audience, func(c rune) bool { return c < ' ' || c == 0x7f }) || strings.Contains(r.Audience, "*"):
 		ps.add("Audience", "audience", "An audience is compared as it is; there are no patterns.", "leave it out: it is then this issuer")
-	case slices.Contains(foreignAudiences, r.Audience):
+	case foreignAudience(r.Audience):
 		ps.add("Audience", "audience", fmt.Sprintf("%q is somebody else's audience: a token that a job gave to them would be good here.", r.Audience), "leave it out: it is then this issuer")
 	case r.Provider == "github_actions" && err == nil && ownerURL(u):
 		ps.add("Audience", "audience", "This is GitHub's default audience: a token that a job of that owner sent to any other service would be good here.", "leave it out: it is then this issuer; the job asks for a token with that audience")

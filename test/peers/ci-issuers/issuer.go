@@ -226,7 +226,7 @@ func (i *Issuer) document(mode string) []byte {
 		d["subject_types_supported"], d["response_types_supported"], d["scopes_supported"] = []string{"public", "pairwise"}, []string{"id_token"}, []string{"openid"}
 	case GitLab:
 		d["response_types_supported"], d["authorization_endpoint"], d["token_endpoint"] = []string{"code"}, i.URL+"/oauth/authorize", i.URL+"/oauth/token"
-	case Jenkins:
+	case Jenkins: // whose plug-in fills the members that it must have, and does not serve, with this address
 		d["response_types_supported"], d["authorization_endpoint"], d["token_endpoint"] = []string{"code"}, "https://unimplemented", "https://unimplemented"
 		d["id_token_signing_alg_values_supported"] = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"}
 	}
