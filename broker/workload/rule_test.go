@@ -75,6 +75,7 @@ func TestProblems(t *testing.T) {
 		{"github's own audience", githubRule(), func(r *Rule) { r.Audience = "https://github.com/acme" }, "trust.audience", "Audience"},
 		{"that of a ghe.com", githubRule(), func(r *Rule) { r.Audience = "https://acme.ghe.com/octo/" }, "trust.audience", "Audience"},
 		{"that of Amazon", githubRule(), func(r *Rule) { r.Audience = "sts.amazonaws.com" }, "trust.audience", "Audience"},
+		{"that of a package registry", githubRule(), func(r *Rule) { r.Audience = "npm:registry.example.com" }, "trust.audience", "Audience"},
 		{"a pattern as audience", githubRule(), func(r *Rule) { r.Audience = "https://*.example.com" }, "trust.audience", "Audience"},
 		{"our own audience", githubRule(), func(r *Rule) { r.Audience = "https://id.example.com" }, "", ""},
 
